@@ -1,0 +1,115 @@
+"""The tasks axis: one order for losses, names, preferences and masks.
+
+Tasks are ordered as the leaves of the losses pytree: an array (T,), a tuple of
+scalars, or a dict of named scalars (sorted by key, as JAX sorts it).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PyTree = Any
+
+
+def task_vector(value: PyTree, num_tasks: int, name: str, dtype: Any = None) -> jax.Array:
+    """One value per task as an array (T,), from whatever form a user gives.
+
+    Args:
+      value: array (T,), a sequence of T scalars, or a dict of T named scalars
+        (sorted by key). A dict may hold scalars only.
+      num_tasks: T.
+      name: the argument's name, for the error.
+      dtype: dtype of the result; by default that of the values.
+
+    Returns:
+      Array (T,).
+
+    Raises:
+      ValueError: when there are not exactly T scalars.
+
+    Examples:
+      >>> task_vector({"right": 2.0, "left": 1.0}, 2, "preference")
+      Array([1., 2.], dtype=float32)
+    """
+    if isinstance(value, (list, tuple, dict)):
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)]
+        for leaf in leaves:
+            if leaf.ndim != 0:
+                raise ValueError(f"{name}: expected one scalar per task, got an entry of shape {leaf.shape}")
+        if len(leaves) != num_tasks:
+            raise ValueError(f"{name}: expected {num_tasks} entries, one per task, got {len(leaves)}")
+        out = jnp.stack(leaves)
+    else:
+        out = jnp.asarray(value)
+    if out.shape != (num_tasks,):
+        raise ValueError(f"{name}: expected shape ({num_tasks},), one entry per task, got {out.shape}")
+    return out if dtype is None else out.astype(dtype)
+
+
+def stack_losses(losses: PyTree, num_tasks: int | None = None) -> jax.Array:
+    """The losses pytree as one array (T,) in task order."""
+    leaves = jax.tree.leaves(losses)
+    is_vector = len(leaves) == 1 and jnp.ndim(leaves[0]) == 1
+    count = jnp.shape(leaves[0])[0] if is_vector else len(leaves)
+    if not is_vector:
+        for path, leaf in jax.tree_util.tree_flatten_with_path(losses)[0]:
+            if jnp.ndim(leaf) != 0:
+                raise ValueError(
+                    f"losses{jax.tree_util.keystr(path)}: expected a scalar loss per task "
+                    f"(or one array (T,)), got shape {jnp.shape(leaf)}"
+                )
+    if num_tasks is not None and count != num_tasks:
+        raise ValueError(f"losses: expected {num_tasks} tasks, got {count}")
+    if count == 0:
+        raise ValueError("losses: expected at least one task, got none")
+    return jnp.asarray(leaves[0]) if is_vector else jnp.stack([jnp.asarray(leaf) for leaf in leaves])
+
+
+def unstack_like(vector: jax.Array, losses: PyTree) -> PyTree:
+    """The inverse of `stack_losses`: entries of (T,) (or rows of (T, ...)) in the losses' structure."""
+    leaves, treedef = jax.tree.flatten(losses)
+    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 1:
+        return jax.tree.unflatten(treedef, [vector])
+    return jax.tree.unflatten(treedef, [vector[t] for t in range(len(leaves))])
+
+
+def task_names(losses: PyTree) -> tuple[str, ...]:
+    """The tasks' names in task order: dict keys, or "0", "1", … when they have none.
+
+    Examples:
+      >>> task_names({"right": 0.0, "left": 0.0})
+      ('left', 'right')
+    """
+    flat = jax.tree_util.tree_flatten_with_path(losses)[0]
+    if len(flat) == 1 and np.ndim(flat[0][1]) == 1:
+        return tuple(str(t) for t in range(np.shape(flat[0][1])[0]))
+    return tuple(path_name(path) for path, _ in flat)
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A pytree path as "encoder/conv/kernel", the form predicates and errors use."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def check_num_tasks(num_tasks: Any, who: str) -> int:
+    """T as a Python int ≥ 1, or a ValueError that says why not."""
+    if isinstance(num_tasks, jax.core.Tracer):
+        raise ValueError(
+            f"{who}: num_tasks must be a static int, got a traced value; "
+            "under optax.inject_hyperparams list it in static_args={'num_tasks'}"
+        )
+    if isinstance(num_tasks, bool) or not isinstance(num_tasks, (int, np.integer)) or num_tasks < 1:
+        raise ValueError(f"{who}: num_tasks must be an int >= 1, got {num_tasks!r}")
+    return int(num_tasks)
+
+
+def check_hyperparameter(value: Any, condition: Callable[[Any], bool], message: str) -> None:
+    """Raise ValueError(message) when a concrete scalar hyperparameter fails; traced values pass."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    concrete = np.asarray(value)
+    if not np.issubdtype(concrete.dtype, np.number) or concrete.ndim != 0 or not condition(concrete):
+        raise ValueError(f"{message}, got {value!r}")
