@@ -1,9 +1,22 @@
-"""Per-task gradients with a leading task axis → Gramian, and back to one update."""
+"""Per-task gradients with a leading task axis → Gramian, and back to one update.
 
-from typing import NamedTuple
+Precision, scale and sharding are handled here and nowhere else.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mgda_jax.tasks import path_name
+
+PyTree = Any
+
+# Columns of one leaf that enter one matrix product; partial products are added
+# with a two-sum, so the error does not grow with the number of parameters.
+_CHUNK = 32_768
 
 
 class Gramian(NamedTuple):
@@ -21,8 +34,221 @@ class Gramian(NamedTuple):
     exponent: jax.Array
 
 
-def as_gramian(gramian: "Gramian | jax.typing.ArrayLike") -> Gramian:
-    """A Gramian from a Gramian or a raw (T, T) array (then exponent 0 before rescaling)."""
+def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
+    """The Gramian ⟨g_s, g_t⟩ of per-task gradients, accumulated in at least float32.
+
+    M_st = Σ_leaves ⟨g_s, g_t⟩ at precision "highest". Rows are first scaled by
+    one power of two, which is exact, so gradients from 1e-30 to 1e+30 work in
+    float32. Where a leaf may be sharded over a mesh only (T, T) is reduced and
+    no parameter axis is gathered. Complex leaves count as pairs of reals.
+
+    Args:
+      rows: pytree whose every leaf is (T, *shape), any floating or complex
+        dtype; float0 leaves (gradients of integers) and empty leaves add nothing.
+      active: (T,) bool or None; rows of inactive tasks are replaced by zeros
+        (selected, never multiplied: they may hold NaN).
+
+    Returns:
+      Gramian with matrix (T, T) in float32, or float64 when a leaf has it.
+
+    Raises:
+      ValueError: no leaf, a leaf without a leading axis or with another length
+        of it, an integer leaf; each names the leaf's path.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> m = gramian({"w": jnp.array([[3.0, 4.0], [4.0, -3.0]])})
+      >>> norms(m)
+      Array([5., 5.], dtype=float32)
+    """
+    num_tasks = check_rows(rows)
+    leaves = [part for leaf in jax.tree.leaves(rows) for part in _real_parts(leaf, active)]
+    dtype = accumulation_dtype(*(leaf.dtype for leaf in leaves))
+    peak = jnp.zeros((), dtype)
+    for leaf in leaves:
+        peak = jnp.maximum(peak, jnp.max(jnp.abs(leaf), initial=0).astype(dtype))
+    exponent = _safe_exponent(peak)
+    scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
+    total = (jnp.zeros((num_tasks, num_tasks), dtype),) * 2
+    for leaf in leaves:
+        total = _add(total, _leaf_gramian(leaf, scale))
+    matrix = total[0] + total[1]
+    return normalize(Gramian((matrix + matrix.T) / 2, exponent))
+
+
+def weighted_sum(rows: PyTree, weights: jax.Array, *, active: jax.Array | None = None) -> PyTree:
+    """The combined gradient Σ_t w_t g_t, in the shapes and dtypes of the parameters.
+
+    Args:
+      rows: pytree whose every leaf is (T, *shape).
+      weights: (T,).
+      active: (T,) bool or None; inactive rows are left out even where they are NaN.
+
+    Returns:
+      Pytree of leaves `shape`, each in its leaf's dtype (summed in at least float32).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> weighted_sum(jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]), jnp.array([0.6, 0.4]))
+      Array([0., 1., 1.], dtype=float32)
+    """
+
+    def combine(leaf):
+        if leaf.dtype == jax.dtypes.float0:
+            return np.zeros(leaf.shape[1:], leaf.dtype)
+        dtype = accumulation_dtype(leaf.dtype)
+        if jnp.iscomplexobj(leaf):
+            dtype = jnp.complex128 if dtype == jnp.float64 else jnp.complex64
+        selected = _select(leaf, active).astype(dtype)
+        total = jnp.tensordot(weights.astype(dtype), selected, axes=1, precision="highest")
+        return total.astype(leaf.dtype)
+
+    return jax.tree.map(combine, rows)
+
+
+def norms(gramian: Gramian) -> jax.Array:
+    """Row norms ‖g_t‖ = √M_tt · 2^exponent, (T,); NaN where the diagonal is."""
+    diagonal = jnp.maximum(jnp.diagonal(gramian.matrix), 0)
+    return jnp.ldexp(jnp.sqrt(diagonal), gramian.exponent)
+
+
+def as_gramian(gramian: Gramian | jax.typing.ArrayLike) -> Gramian:
+    """A Gramian from a Gramian or from a raw (T, T) array of inner products.
+
+    A raw float32 array is safe for gradient entries in 1e-15…1e17 only: outside,
+    its own entries are already zero or Inf.
+
+    Raises:
+      ValueError: when the array is not square or not real floating point.
+    """
     if isinstance(gramian, Gramian):
         return gramian
-    return normalize(Gramian(jnp.asarray(gramian), jnp.zeros((), jnp.int32)))
+    matrix = jnp.asarray(gramian)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
+        raise ValueError(
+            f"gramian: expected a Gramian or an array (T, T), got shape {matrix.shape}"
+        )
+    if not jnp.issubdtype(matrix.dtype, jnp.floating):
+        raise ValueError(f"gramian: expected a floating dtype, got {matrix.dtype}")
+    matrix = matrix.astype(accumulation_dtype(matrix.dtype))
+    return normalize(Gramian(matrix, jnp.zeros((), jnp.int32)))
+
+
+def normalize(gramian: Gramian) -> Gramian:
+    """The same Gramian with its largest diagonal entry in [1/4, 1): an exact change of exponent."""
+    peak = jnp.sqrt(jnp.max(jnp.diagonal(gramian.matrix)))
+    shift = _safe_exponent(peak)
+    scale = jnp.ldexp(jnp.ones((), peak.dtype), -shift)
+    # Twice by 2^-shift and not once by 4^-shift, which need not be representable.
+    return Gramian(gramian.matrix * scale * scale, gramian.exponent + shift)
+
+
+def rescale(gramian: Gramian, factor: jax.Array) -> Gramian:
+    """The Gramian of factor · g_t for a positive scalar factor of any magnitude."""
+    mantissa, exponent = jnp.frexp(factor.astype(gramian.matrix.dtype))
+    matrix = gramian.matrix * mantissa * mantissa
+    return Gramian(matrix, gramian.exponent + exponent.astype(jnp.int32))
+
+
+def check_rows(rows: PyTree, num_tasks: int | None = None, name: str = "gradients") -> int:
+    """T, after checking that every leaf is (T, ...) of a floating dtype; names the path otherwise."""
+    flat = jax.tree_util.tree_flatten_with_path(rows)[0]
+    if not flat and num_tasks is None:
+        raise ValueError(f"{name}: expected at least one leaf of shape (num_tasks, ...), got none")
+    for path, leaf in flat:
+        where = f"{name} at '{path_name(path)}'" if path else name
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise ValueError(
+                f"{where}: expected an array (num_tasks, ...), got {type(leaf).__name__}"
+            )
+        num_tasks = leaf.shape[0] if num_tasks is None and leaf.ndim else num_tasks
+        if leaf.ndim == 0 or leaf.shape[0] != num_tasks:
+            expected = (
+                "a leading task axis"
+                if num_tasks is None
+                else f"a leading task axis of {num_tasks}"
+            )
+            raise ValueError(f"{where}: expected {expected}, got shape {leaf.shape}")
+        if not (jnp.issubdtype(leaf.dtype, jnp.inexact) or leaf.dtype == jax.dtypes.float0):
+            raise ValueError(f"{where}: expected a floating dtype, got {leaf.dtype}")
+    assert num_tasks is not None
+    return num_tasks
+
+
+def _select(leaf: jax.Array, active: jax.Array | None) -> jax.Array:
+    if active is None:
+        return leaf
+    mask = lax.broadcast_in_dim(active, leaf.shape, (0,))
+    return jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+
+def _real_parts(leaf: jax.Array, active: jax.Array | None) -> list[jax.Array]:
+    if leaf.dtype == jax.dtypes.float0 or leaf.size == 0:
+        return []
+    leaf = _select(jnp.asarray(leaf), active)
+    return [leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [leaf]
+
+
+def accumulation_dtype(*dtypes: Any) -> Any:
+    """float64 when one of the dtypes is as wide, float32 otherwise."""
+    # Not promote_types: strict promotion has no path from bfloat16 to float32.
+    return jnp.float64 if any(jnp.finfo(d).bits == 64 for d in dtypes) else jnp.float32
+
+
+def _safe_exponent(peak: jax.Array) -> jax.Array:
+    """e with peak · 2^-e in [1/2, 1), clamped so that 2^-e is a normal number; 0 for 0, Inf, NaN."""
+    limit = jnp.finfo(peak.dtype).maxexp - 2
+    exponent = jnp.frexp(peak)[1].astype(jnp.int32)
+    exponent = jnp.clip(exponent, -limit, limit)
+    return jnp.where(jnp.isfinite(peak) & (peak > 0), exponent, 0)
+
+
+def _leaf_gramian(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One leaf's (T, T) share as an unevaluated sum high + low."""
+    mesh = jax.typeof(leaf).sharding.mesh
+    if not mesh.empty and mesh.size > 1:
+        # Flattening the parameter axes would make XLA gather a sharded one.
+        trailing = tuple(range(1, leaf.ndim))
+        scaled = leaf.astype(scale.dtype) * scale
+        out = jax.sharding.PartitionSpec(None, None) if mesh.explicit_axes else None
+        product = jnp.tensordot(
+            scaled, scaled, axes=(trailing, trailing), precision="highest", out_sharding=out
+        )
+        return product, jnp.zeros_like(product)
+    flat = leaf.reshape(leaf.shape[0], -1)
+    if flat.shape[1] < 2 * _CHUNK:
+        return _whole(flat, scale)
+    # One thread's long float32 sum loses digits; an accelerator sums in tiles anyway.
+    return lax.platform_dependent(flat, scale, cpu=_chunked, default=_whole)
+
+
+def _whole(flat: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    product = _outer(flat, scale)
+    return product, jnp.zeros_like(product)
+
+
+def _chunked(flat: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    chunks, rest = divmod(flat.shape[1], _CHUNK)
+
+    def body(i, total):
+        chunk = lax.dynamic_slice_in_dim(flat, i * _CHUNK, _CHUNK, axis=1)
+        return _add(total, _whole(chunk, scale))
+
+    zero = jnp.zeros((flat.shape[0],) * 2, scale.dtype)
+    total = lax.fori_loop(0, chunks, body, (zero, zero))
+    return _add(total, _whole(flat[:, chunks * _CHUNK :], scale)) if rest else total
+
+
+def _outer(flat: jax.Array, scale: jax.Array) -> jax.Array:
+    scaled = flat.astype(scale.dtype) * scale
+    return lax.dot_general(scaled, scaled, (((1,), (1,)), ((), ())), precision="highest")
+
+
+def _add(
+    total: tuple[jax.Array, jax.Array], term: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """(high, low) + (high, low) by Knuth's two-sum: high's rounding error goes to low."""
+    high = total[0] + term[0]
+    virtual = high - total[0]
+    error = (total[0] - (high - virtual)) + (term[0] - virtual)
+    return high, total[1] + term[1] + error

@@ -38,14 +38,20 @@ def task_vector(value: PyTree, num_tasks: int, name: str, dtype: Any = None) -> 
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)]
         for leaf in leaves:
             if leaf.ndim != 0:
-                raise ValueError(f"{name}: expected one scalar per task, got an entry of shape {leaf.shape}")
+                raise ValueError(
+                    f"{name}: expected one scalar per task, got an entry of shape {leaf.shape}"
+                )
         if len(leaves) != num_tasks:
-            raise ValueError(f"{name}: expected {num_tasks} entries, one per task, got {len(leaves)}")
+            raise ValueError(
+                f"{name}: expected {num_tasks} entries, one per task, got {len(leaves)}"
+            )
         out = jnp.stack(leaves)
     else:
         out = jnp.asarray(value)
     if out.shape != (num_tasks,):
-        raise ValueError(f"{name}: expected shape ({num_tasks},), one entry per task, got {out.shape}")
+        raise ValueError(
+            f"{name}: expected shape ({num_tasks},), one entry per task, got {out.shape}"
+        )
     return out if dtype is None else out.astype(dtype)
 
 
@@ -65,7 +71,9 @@ def stack_losses(losses: PyTree, num_tasks: int | None = None) -> jax.Array:
         raise ValueError(f"losses: expected {num_tasks} tasks, got {count}")
     if count == 0:
         raise ValueError("losses: expected at least one task, got none")
-    return jnp.asarray(leaves[0]) if is_vector else jnp.stack([jnp.asarray(leaf) for leaf in leaves])
+    return (
+        jnp.asarray(leaves[0]) if is_vector else jnp.stack([jnp.asarray(leaf) for leaf in leaves])
+    )
 
 
 def unstack_like(vector: jax.Array, losses: PyTree) -> PyTree:
@@ -111,5 +119,9 @@ def check_hyperparameter(value: Any, condition: Callable[[Any], bool], message: 
     if isinstance(value, jax.core.Tracer):
         return
     concrete = np.asarray(value)
-    if not np.issubdtype(concrete.dtype, np.number) or concrete.ndim != 0 or not condition(concrete):
+    if (
+        not np.issubdtype(concrete.dtype, np.number)
+        or concrete.ndim != 0
+        or not condition(concrete)
+    ):
         raise ValueError(f"{message}, got {value!r}")
