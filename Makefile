@@ -1,0 +1,47 @@
+# `make run` and `make test` set themselves up: all they need is python3 (>= 3.11) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mgda_jax needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[experiments,test,notebooks]'
+	@touch $@
+
+.PHONY: help
+help:  ## show these lines
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+.PHONY: install
+install: $(STAMP)  ## create .venv with everything in it
+
+.PHONY: run
+run: $(STAMP)  ## train the main job: MultiMNIST on real digits; ARGS='--help' shows its flags
+	@$(BIN)/python -m experiments.multimnist $(ARGS)
+
+.PHONY: test
+test: lint types  ## lint, types, tests with coverage, doctests, README snippets
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
+
+.PHONY: lint
+lint: $(STAMP)  ## ruff check and ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: types
+types: $(STAMP)  ## pyright
+	$(BIN)/pyright
+
+.PHONY: format
+format: $(STAMP)  ## let ruff sort imports and format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: clean
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .cache .coverage .pytest_cache .ruff_cache

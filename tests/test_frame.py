@@ -1,0 +1,84 @@
+"""What a user meets before any formula: the version, the public names, the imports."""
+
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mgda_jax
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(mgda_jax.__path__, "mgda_jax."))
+FOREIGN = ["flax", "tensorflow_datasets", "matplotlib", "sklearn", "scipy.optimize", "experiments"]
+
+
+def public_functions() -> dict[str, Callable[..., Any]]:
+    """The functions among mgda_jax's public names and those of its public modules."""
+    functions = {}
+    for name in mgda_jax.__all__:
+        value = getattr(mgda_jax, name)
+        if inspect.ismodule(value):
+            members = {f"{name}.{member}": getattr(value, member) for member in value.__all__}
+        else:
+            members = {name: value}
+        functions |= {name: value for name, value in members.items() if inspect.isfunction(value)}
+    return functions
+
+
+FUNCTIONS = public_functions()
+
+
+def test_version_is_one() -> None:
+    assert metadata.version("mgda_jax") == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_constraints_pin_every_declared_dependency() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    shape = re.compile(r"[a-z0-9-]+==[0-9a-z.]+( ; [a-z_]+ .+)?")
+    assert [pin for pin in pins if not shape.fullmatch(pin)] == []
+
+    extras = PROJECT["optional-dependencies"]
+    declared = PROJECT["dependencies"] + extras["experiments"] + extras["test"]
+    declared = [re.split(r"[\[<>=]", item)[0] for item in declared + extras["notebooks"]]
+    pinned = {pin.split("==")[0] for pin in pins}
+    assert {name.replace("_", "-").lower() for name in declared} <= pinned
+
+
+def test_typed() -> None:
+    assert (ROOT / "mgda_jax" / "py.typed").exists()
+
+
+def test_public_names_exist_once_and_are_documented() -> None:
+    assert len(set(mgda_jax.__all__)) == len(mgda_jax.__all__)
+    for name in mgda_jax.__all__:
+        assert inspect.getdoc(getattr(mgda_jax, name)), f"mgda_jax.{name} has no docstring"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_documented(name: str) -> None:
+    text = inspect.getdoc(FUNCTIONS[name]) or ""
+    sections = ["Returns:", "Examples:", ">>>"]
+    if inspect.signature(FUNCTIONS[name]).parameters:
+        sections.append("Args:")
+    assert [section for section in sections if section not in text] == []
+
+
+def test_the_library_imports_only_its_dependencies() -> None:
+    code = (
+        "import importlib, sys\n"
+        f"for name in {MODULES}: importlib.import_module(name)\n"
+        f"print(*(name for name in {FOREIGN} if name in sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []

@@ -1,0 +1,57 @@
+"""Every Python block of README.md and docs/ runs, in order, each file in one namespace."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+def python_blocks(text: str) -> list[tuple[int, str]]:
+    """The ```python blocks of a page as (line number of the first code line, code)."""
+    blocks: list[tuple[int, str]] = []
+    code: list[str] | None = None
+    start = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if code is not None and line.strip() == "```":
+            blocks.append((start, "\n".join(code)))
+            code = None
+        elif code is not None:
+            code.append(line)
+        elif line.strip() == "```python":
+            code, start = [], number + 1
+    if code is not None:
+        raise ValueError(f"the block that starts at line {start} is not closed")
+    return blocks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def promotion():
+    """Pages are a user's code: JAX's own promotion rules."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for line, code in python_blocks(page.read_text()):
+        padded = "\n" * (line - 1) + code  # so that a traceback names the page's own line
+        exec(compile(padded, str(page), "exec"), namespace)
+    jax.effects_barrier()
+
+
+def test_readme_has_blocks() -> None:
+    assert len(python_blocks((ROOT / "README.md").read_text())) >= 2
+
+
+def test_python_blocks_finds_code_and_its_line() -> None:
+    page = "text\n\n```python\nx = 1\n\ny = 2\n```\n```text\nno\n```\n  ```python\nz = 3\n  ```\n"
+    assert python_blocks(page) == [(4, "x = 1\n\ny = 2"), (12, "z = 3")]
+
+
+def test_python_blocks_refuses_an_open_block() -> None:
+    with pytest.raises(ValueError, match="line 2 is not closed"):
+        python_blocks("```python\nx = 1\n")
