@@ -1,0 +1,172 @@
+"""Convex quadratic programs over the non-negative orthant, many with one matrix.
+
+The projections of UPGrad and DualProj (v ≥ l is x ≥ 0 with v = l + x) and the
+one-dimensional dual of CAGrad are problems of this form on the Gramian of unit rows.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# The solver takes this many interior-point steps, then as many face steps, in turn.
+_PHASE = 4
+_MAX_STEPS = 48
+
+
+class QPSolution(NamedTuple):
+    """Minimisers of N problems and their certificate.
+
+    Attributes:
+      x: (N, T) ≥ 0.
+      residual: (N,) max_i |min(x_i, (Cx + h)_i)| / (1 + ‖x‖): zero exactly at the
+        minimisers of the problem without regularisation.
+      regularization: (N,) λ, see `nonnegative_qp`.
+      steps: (N,) int32 factorisations until the problem was certified.
+    """
+
+    x: jax.Array
+    residual: jax.Array
+    regularization: jax.Array
+    steps: jax.Array
+
+
+class _Iterate(NamedTuple):
+    y: jax.Array  # primal, > 0
+    z: jax.Array  # dual, > 0
+    face: jax.Array  # bool: where the minimiser is thought to be positive
+    x: jax.Array  # the best answer so far
+    residual: jax.Array  # of x, with the regularisation
+    regularization: jax.Array
+    steps: jax.Array
+    done: jax.Array
+
+
+def nonnegative_qp(
+    matrix: jax.Array, linear: jax.Array, *, face: jax.Array | None = None
+) -> QPSolution:
+    """N problems x_n = argmin over x ≥ 0 of ½ xᵀ(C + λI)x + h_nᵀx with λ = 8 eps.
+
+    Mehrotra's predictor–corrector interior point finds out which x_i are
+    positive, semismooth Newton steps on that face (one masked Cholesky solve
+    each) finish exactly; the two take turns until the residual is of rounding
+    size. λ, relative to the unit diagonal, is what rounding does to C anyway; it
+    grows eightfold whenever C + λI turns out indefinite. It makes the minimiser
+    unique and finite when C is singular: up to O(λ) the shortest minimiser of
+    the problem itself, whose Cx is unique in any case.
+
+    Args:
+      matrix: C, (T, T) positive semidefinite up to rounding, unit diagonal.
+      linear: h, (N, T) of order one (larger positive entries do no harm) and
+        bounded below on x ≥ 0, Cx = 0, as h = Ub is when C = UUᵀ.
+      face: (N, T) bool, a guess where x > 0 to try first, or None.
+
+    Returns:
+      QPSolution. NaN or Inf in, NaN out.
+    """
+    tolerance = 8 * jnp.finfo(linear.dtype).eps
+    matvec = jax.vmap(lambda v: jnp.matmul(matrix, v, precision="highest"))
+    primal = jnp.ones_like(linear)
+    slack = jnp.maximum(matvec(primal) + linear, 0.1)
+    problems = linear.shape[:1]
+    finite = jnp.all(jnp.isfinite(matrix)) & jnp.all(jnp.isfinite(linear), axis=1)
+    start = _Iterate(
+        y=primal,
+        z=slack,
+        face=primal > slack if face is None else face,
+        x=jnp.where(finite[:, None], jnp.zeros_like(linear), jnp.nan),
+        residual=jnp.full(problems, jnp.inf, linear.dtype),
+        regularization=jnp.full(problems, tolerance, linear.dtype),
+        steps=jnp.zeros(problems, jnp.int32),
+        done=~finite,
+    )
+    first = 0 if face is None else _PHASE
+    step = jax.vmap(_step, in_axes=(None, 0, 0, None, None))
+
+    def body(carry):
+        count, iterate = carry
+        on_face = count % (2 * _PHASE) >= _PHASE
+        return count + 1, step(matrix, linear, iterate, on_face, tolerance)
+
+    def unfinished(carry):
+        count, iterate = carry
+        return (count < first + _MAX_STEPS) & ~jnp.all(iterate.done)
+
+    _, end = lax.while_loop(unfinished, body, (jnp.int32(first), start))
+    residual = jax.vmap(_natural_residual)(end.x, matvec(end.x) + linear)
+    return QPSolution(end.x, residual, end.regularization, end.steps)
+
+
+def _step(matrix, linear, old, on_face, tolerance):
+    """One step of one problem; a finished problem keeps its answer."""
+    # Outside a face step every coordinate is free and z/y is the barrier's diagonal.
+    free = old.face | ~on_face
+    barrier = jnp.where(on_face, (~old.face).astype(linear.dtype), old.z / old.y)
+    masked = jnp.where(free[:, None] & free[None, :], matrix, jnp.zeros_like(matrix))
+    factor = lax.linalg.cholesky(
+        masked + jnp.diag(barrier + old.regularization), symmetrize_input=False
+    )
+
+    def gradient(x):
+        return jnp.matmul(matrix, x, precision="highest") + old.regularization * x + linear
+
+    def face_step():
+        zero = jnp.zeros_like(linear)
+        x = jnp.where(old.face, _solve(factor, jnp.where(old.face, -linear, zero)), zero)
+        x = x + _solve(factor, jnp.where(old.face, -gradient(x), zero))
+        x = jnp.where(old.face, x, zero)
+        slope = jnp.where(old.face, zero, gradient(x))
+        return old.y, old.z, x > slope, jnp.maximum(x, 0)
+
+    def interior_step():
+        y, z = _predictor_corrector(factor, gradient(old.y), old.y, old.z)
+        return y, z, y > z, y
+
+    y, z, face, x = lax.cond(on_face, face_step, interior_step)
+    residual = _natural_residual(x, gradient(x))
+    # The factorisation of a matrix that is indefinite by rounding is NaN.
+    failed = ~jnp.isfinite(residual)
+    # A certified face point is exactly zero off its face and beats any interior iterate.
+    better = (residual < old.residual) | (on_face & (residual <= tolerance))
+    best = jnp.where(better, residual, old.residual)
+    new = _Iterate(
+        y=jnp.where(failed, old.y, y),
+        z=jnp.where(failed, old.z, z),
+        face=jnp.where(failed, old.face, face),
+        x=jnp.where(better, x, old.x),
+        residual=best,
+        regularization=jnp.where(failed, 8 * old.regularization, old.regularization),
+        steps=old.steps + 1,
+        done=on_face & (best <= tolerance),
+    )
+    return jax.tree.map(lambda a, b: jnp.where(old.done, a, b), old, new)
+
+
+def _predictor_corrector(factor, gradient, y, z):
+    """Mehrotra's step for z = Cy + h, y∘z = 0; factor is that of C + diag(z/y)."""
+
+    def direction(correction):
+        dy = _solve(factor, correction - gradient)
+        return dy, correction - z - z / y * dy
+
+    def length(dy, dz):
+        ratio = jnp.maximum(jnp.max(-dy / y), jnp.max(-dz / z))
+        return 1 / jnp.maximum(ratio, jnp.finfo(y.dtype).tiny)
+
+    dy, dz = direction(jnp.zeros_like(y))
+    step = jnp.minimum(length(dy, dz), 1)
+    gap = jnp.mean(y * z)
+    centering = (jnp.mean((y + step * dy) * (z + step * dz)) / gap) ** 3
+    dy, dz = direction((centering * gap - dy * dz) / y)
+    step = jnp.minimum(0.995 * length(dy, dz), 1)
+    floor = jnp.finfo(y.dtype).tiny
+    return jnp.maximum(y + step * dy, floor), jnp.maximum(z + step * dz, floor)
+
+
+def _natural_residual(x, gradient):
+    return jnp.max(jnp.abs(jnp.minimum(x, gradient))) / (1 + jnp.sqrt(jnp.sum(x * x)))
+
+
+def _solve(factor, b):
+    return jax.scipy.linalg.cho_solve((factor, True), b)

@@ -1,0 +1,88 @@
+"""The Gramian of unit rows: what scale-aware rules solve on, and the preference they share."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mgda_jax.gramian import Gramian, as_gramian, normalize
+from mgda_jax.tasks import task_vector
+
+PyTree = Any
+
+
+class UnitGramian(NamedTuple):
+    """C_st = ⟨g_s, g_t⟩ / (‖g_s‖ ‖g_t‖), with the norms beside it.
+
+    A rule solved on C does not feel rows of different length. Tasks that are
+    inactive or have a zero gradient are replaced by a unit row orthogonal to all
+    others, of norm one, and marked.
+
+    Attributes:
+      matrix: C, (T, T), unit diagonal; NaN throughout when an active entry of
+        the Gramian is not finite or its diagonal is negative.
+      norms: (T,) ‖g_t‖ · 2^−exponent, 1 for the tasks marked.
+      nonzero: (T,) bool, false for the tasks marked.
+      exponent: () int32, of the Gramian.
+    """
+
+    matrix: jax.Array
+    norms: jax.Array
+    nonzero: jax.Array
+    exponent: jax.Array
+
+
+def unit_gramian(
+    gramian: Gramian | jax.typing.ArrayLike, active: jax.Array | None = None
+) -> UnitGramian:
+    """The Gramian of the unit rows g_t / ‖g_t‖ of the active tasks."""
+    if active is None:
+        matrix, exponent = as_gramian(gramian)
+    else:
+        if isinstance(gramian, Gramian):
+            matrix, exponent = gramian
+        else:
+            matrix, exponent = jnp.asarray(gramian), jnp.zeros((), jnp.int32)
+        # Before anything looks at the entries: those of inactive tasks may be NaN.
+        matrix = jnp.where(active[:, None] & active[None, :], matrix, jnp.zeros_like(matrix))
+        matrix, exponent = normalize(Gramian(as_gramian(matrix).matrix, exponent))
+    norms = jnp.sqrt(jnp.diagonal(matrix))
+    nonzero = norms != 0
+    norms = jnp.where(nonzero, norms, jnp.ones_like(norms))
+    # Row by row and column by column, because ‖g_s‖ ‖g_t‖ may underflow.
+    cosines = jnp.clip(matrix / norms[:, None] / norms[None, :], -1, 1)
+    identity = jnp.eye(len(norms), dtype=matrix.dtype)
+    pairs = nonzero[:, None] & nonzero[None, :] & (identity == 0)
+    unit = jnp.where(pairs, cosines, identity)
+    finite = jnp.all(jnp.isfinite(cosines))
+    return UnitGramian(jnp.where(finite, unit, jnp.nan), norms, nonzero, exponent)
+
+
+def check_preference(preference: PyTree, rule: str, *, positive: bool = False) -> None:
+    """ValueError unless a concrete preference is finite and ≥ 0 (or > 0), not all zero."""
+    leaves = jax.tree.leaves(preference)
+    if not leaves or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return
+    values = np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves])
+    low = values <= 0 if positive else values < 0
+    if not np.all(np.isfinite(values)) or np.any(low) or not np.any(values):
+        bound = "positive" if positive else "non-negative, not all zero"
+        raise ValueError(f"{rule}: preference must be finite and {bound}, got {preference!r}")
+
+
+def preference_vector(
+    preference: PyTree, unit: UnitGramian, active: jax.Array | None, rule: str
+) -> jax.Array:
+    """The preference as (T,) numbers, ones by default, zero for inactive tasks."""
+    dtype, num_tasks = unit.norms.dtype, len(unit.norms)
+    vector = jnp.ones(num_tasks, dtype)
+    if preference is not None:
+        vector = task_vector(preference, num_tasks, f"{rule}: preference", dtype)
+    return vector if active is None else jnp.where(active, vector, jnp.zeros_like(vector))
+
+
+def normalized(vector: jax.Array) -> jax.Array:
+    """The vector divided by its sum, or zeros where that is zero (no task is active)."""
+    total = jnp.sum(vector)
+    return vector / jnp.where(total == 0, jnp.ones_like(total), total)
