@@ -1,0 +1,35 @@
+"""Multiple gradient descent in JAX: T conflicting losses in, one update out."""
+
+from mgda_jax import weighting
+from mgda_jax.aggregate import AggregateState, aggregate, aggregate_states, mgda
+from mgda_jax.diagnostics import Diagnostics, diagnostics
+from mgda_jax.gradients import masked_mean, task_gradients
+from mgda_jax.gramian import Gramian, gramian, weighted_sum
+from mgda_jax.heads import check_decode, per_task_decode
+from mgda_jax.min_norm import MinNormSolution, min_norm_point
+from mgda_jax.oracle import multitask_value_and_grad
+from mgda_jax.weighting.base import RowRule, Weighting
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AggregateState",
+    "Diagnostics",
+    "Gramian",
+    "MinNormSolution",
+    "RowRule",
+    "Weighting",
+    "aggregate",
+    "aggregate_states",
+    "check_decode",
+    "diagnostics",
+    "gramian",
+    "masked_mean",
+    "mgda",
+    "min_norm_point",
+    "multitask_value_and_grad",
+    "per_task_decode",
+    "task_gradients",
+    "weighted_sum",
+    "weighting",
+]

@@ -69,7 +69,8 @@ def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
         peak = jnp.maximum(peak, jnp.max(jnp.abs(leaf), initial=0).astype(dtype))
     exponent = _safe_exponent(peak)
     scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
-    total = (jnp.zeros((num_tasks, num_tasks), dtype),) * 2
+    zero = jnp.zeros((num_tasks, num_tasks), dtype)
+    total = (zero, zero)
     for leaf in leaves:
         total = _add(total, _leaf_gramian(leaf, scale))
     matrix = total[0] + total[1]
@@ -151,7 +152,7 @@ def rescale(gramian: Gramian, factor: jax.Array) -> Gramian:
 
 
 def check_rows(rows: PyTree, num_tasks: int | None = None, name: str = "gradients") -> int:
-    """T, after checking that every leaf is (T, ...) of a floating dtype; names the path otherwise."""
+    """T, after checking that every leaf is (T, ...) and floating; names the path otherwise."""
     flat = jax.tree_util.tree_flatten_with_path(rows)[0]
     if not flat and num_tasks is None:
         raise ValueError(f"{name}: expected at least one leaf of shape (num_tasks, ...), got none")
@@ -196,7 +197,7 @@ def accumulation_dtype(*dtypes: Any) -> Any:
 
 
 def _safe_exponent(peak: jax.Array) -> jax.Array:
-    """e with peak · 2^-e in [1/2, 1), clamped so that 2^-e is a normal number; 0 for 0, Inf, NaN."""
+    """e with peak · 2^-e in [1/2, 1), clamped so that 2^-e is normal; 0 for 0, Inf, NaN."""
     limit = jnp.finfo(peak.dtype).maxexp - 2
     exponent = jnp.frexp(peak)[1].astype(jnp.int32)
     exponent = jnp.clip(exponent, -limit, limit)

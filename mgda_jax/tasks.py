@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 PyTree = Any
 
@@ -77,11 +78,27 @@ def stack_losses(losses: PyTree, num_tasks: int | None = None) -> jax.Array:
 
 
 def unstack_like(vector: jax.Array, losses: PyTree) -> PyTree:
-    """The inverse of `stack_losses`: entries of (T,) (or rows of (T, ...)) in the losses' structure."""
+    """The inverse of `stack_losses`: the entries of a (T,) array in the losses' structure."""
     leaves, treedef = jax.tree.flatten(losses)
     if len(leaves) == 1 and jnp.ndim(leaves[0]) == 1:
         return jax.tree.unflatten(treedef, [vector])
     return jax.tree.unflatten(treedef, [vector[t] for t in range(len(leaves))])
+
+
+def cotangent(losses: PyTree, vector: jax.Array) -> PyTree:
+    """(T,) numbers as a cotangent of the losses, in their structure and dtypes."""
+    parts = unstack_like(vector, losses)
+    return jax.tree.map(lambda part, loss: part.astype(loss.dtype), parts, losses)
+
+
+def task_mask(active: PyTree, num_tasks: int) -> jax.Array | None:
+    """active as (T,) bool, or None; ValueError for another shape or dtype."""
+    if active is None:
+        return None
+    mask = task_vector(active, num_tasks, "active")
+    if mask.dtype != jnp.bool_:
+        raise ValueError(f"active: expected bools, got dtype {mask.dtype}")
+    return mask
 
 
 def task_names(losses: PyTree) -> tuple[str, ...]:
@@ -104,9 +121,9 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 def check_num_tasks(num_tasks: Any, who: str) -> int:
     """T as a Python int ≥ 1, or a ValueError that says why not."""
-    if isinstance(num_tasks, jax.core.Tracer):
+    if isinstance(num_tasks, (jax.Array, Tracer)):
         raise ValueError(
-            f"{who}: num_tasks must be a static int, got a traced value; "
+            f"{who}: num_tasks must be a static int, got an array; "
             "under optax.inject_hyperparams list it in static_args={'num_tasks'}"
         )
     if isinstance(num_tasks, bool) or not isinstance(num_tasks, (int, np.integer)) or num_tasks < 1:
@@ -116,7 +133,7 @@ def check_num_tasks(num_tasks: Any, who: str) -> int:
 
 def check_hyperparameter(value: Any, condition: Callable[[Any], bool], message: str) -> None:
     """Raise ValueError(message) when a concrete scalar hyperparameter fails; traced values pass."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     concrete = np.asarray(value)
     if (

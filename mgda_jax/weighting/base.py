@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+
+from mgda_jax.gramian import Gramian
 
 PyTree = Any
 State = Any
@@ -52,3 +55,86 @@ class RowRule(NamedTuple):
     update: Callable[..., tuple[PyTree, State]]
     reads: frozenset[str] = frozenset()
     scope: str = "shared"
+
+
+def finite_or_previous(new: PyTree, old: PyTree, ok: jax.Array) -> PyTree:
+    """The new state in the old one's dtypes, or the old state where anything new is not finite.
+
+    One bad batch must not end a training: its update is NaN and visible, but
+    what the next step reads stays clean.
+    """
+    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(new) if _is_float(x)]
+    ok = jnp.all(jnp.stack([ok, *checks]))
+
+    def choose(new_leaf, old_leaf):
+        if new_leaf.dtype != old_leaf.dtype:
+            new_leaf = new_leaf.astype(old_leaf.dtype)
+        return jnp.where(ok, new_leaf, old_leaf)
+
+    return jax.tree.map(choose, new, old)
+
+
+def update_weights(
+    weighting: Weighting,
+    state: State,
+    *,
+    num_tasks: int,
+    gramian: Gramian | None = None,
+    losses: jax.Array | None = None,
+    active: jax.Array | None = None,
+    key: jax.Array | None = None,
+    **extra: Any,
+) -> tuple[jax.Array, State]:
+    """One step of a rule with everything both callers need around it.
+
+    Checks that what the rule reads is there, hands it nothing else, zeroes the
+    weights of inactive tasks and keeps the state free of NaN and Inf.
+
+    Returns:
+      weights (T,) and the new state.
+
+    Raises:
+      ValueError: something in `weighting.reads` is missing.
+    """
+    given = {"gramian": gramian, "losses": losses, **extra}
+    inputs = read_inputs(weighting, given)
+    weights, new_state = weighting.update(state, key=key, active=active, **inputs)
+    if weights.shape != (num_tasks,):
+        raise ValueError(
+            f"weighting: expected weights of shape ({num_tasks},), got {weights.shape}; "
+            "was it made for another number of tasks?"
+        )
+    if active is not None:
+        weights = jnp.where(active, weights, jnp.zeros_like(weights))
+    return weights, finite_or_previous(new_state, state, jnp.all(jnp.isfinite(weights)))
+
+
+def apply_row_rule(
+    rule: RowRule,
+    state: State,
+    rows: PyTree,
+    *,
+    active: jax.Array | None = None,
+    key: jax.Array | None = None,
+    **given: Any,
+) -> tuple[PyTree, State]:
+    """One step of a row rule: direction and new state, with the care of `update_weights`."""
+    inputs = read_inputs(rule, given)
+    direction, new_state = rule.update(state, rows, key=key, active=active, **inputs)
+    finite = [jnp.all(jnp.isfinite(d)) for d in jax.tree.leaves(direction) if _is_float(d)]
+    return direction, finite_or_previous(new_state, state, jnp.all(jnp.stack(finite)))
+
+
+def read_inputs(rule: "Weighting | RowRule", given: dict[str, Any]) -> dict[str, Any]:
+    """The part of the extra arguments that the rule reads; ValueError for a missing one."""
+    missing = sorted(name for name in rule.reads if given.get(name) is None)
+    if missing:
+        raise ValueError(
+            f"weighting reads {', '.join(repr(name) for name in missing)}: expected as a keyword "
+            f"argument ({', '.join(name + '=' for name in missing)}) of update, got None"
+        )
+    return {name: given[name] for name in rule.reads}
+
+
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)

@@ -1,0 +1,266 @@
+"""Weighting → optax transformation: T stacked gradients in, one update out."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mgda_jax import partition
+from mgda_jax.gramian import Gramian, as_gramian, check_rows, weighted_sum
+from mgda_jax.gramian import gramian as form_gramian
+from mgda_jax.tasks import check_num_tasks, path_name, stack_losses, task_mask
+from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
+from mgda_jax.weighting.mgda import min_norm
+
+PyTree = Any
+
+
+class AggregateState(NamedTuple):
+    """State of `aggregate` and of the oracle.
+
+    Attributes:
+      task_weights: (T,) the weights of the last update, for logs; zeros before the
+        first, None for a `RowRule`. NaN after a step with NaN or Inf gradients.
+      weighting: the rule's own state, always finite.
+    """
+
+    task_weights: jax.Array | None
+    weighting: Any
+
+
+def aggregate(
+    weighting: Weighting | RowRule,
+    num_tasks: int,
+    shared: PyTree = None,
+    *,
+    scope: str | None = None,
+    owner: PyTree = None,
+) -> optax.GradientTransformationExtraArgs:
+    """An optax transformation that combines stacked per-task gradients by a rule.
+
+    d = Σ_t w_t g_t with w from the rule; the Gramian is that of the shared leaves.
+    It comes first in a chain: whatever keeps state per parameter (Adam), clips or
+    decays weights goes after it. `optax.MultiSteps` and `optax.apply_if_finite`
+    cannot wrap it, because they expect updates of the parameters' shapes: average
+    the stacked gradients over microbatches, and use
+    `chain(aggregate(...), apply_if_finite(adam(...)))`.
+
+    Args:
+      weighting: a `Weighting` or `RowRule`.
+      num_tasks: T, a static int.
+      shared: which leaves arrive stacked, as (T, *shape): None for all, a prefix
+        of the parameters with bools, or a predicate on a leaf's path
+        ("encoder/kernel"). The other leaves arrive parameter-shaped (each head's
+        own gradient) and pass through.
+      scope: "shared" or "all", instead of the rule's own. "all" also scales own
+        leaves, each by its task's weight.
+      owner: the task index of every own leaf, as a prefix of the parameters or a
+        function of the path; needed where own leaves are to be scaled.
+
+    Returns:
+      GradientTransformationExtraArgs whose `update(updates, state, params=None, *,
+      losses=None, active=None, gramian=None, key=None)` takes losses (T,) (array,
+      tuple or dict of scalars) where the rule reads them; active (T,) bool, the
+      tasks that count in this step; gramian, a `Gramian` or array (T, T) computed
+      elsewhere; key, a PRNG key for rules that draw. The state is an `AggregateState`.
+
+    Raises:
+      ValueError: at construction for a bad argument; at update for a leaf of the
+        wrong shape, which optax would broadcast in silence, naming its path.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> tx = optax.chain(aggregate(min_norm(), num_tasks=2), optax.sgd(1.0))
+      >>> params = {"w": jnp.zeros(3)}
+      >>> grads = {"w": jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])}
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)
+      {'w': Array([ 0., -1., -1.], dtype=float32)}
+      >>> optax.tree.get(state, "task_weights")
+      Array([0.6, 0.4], dtype=float32)
+    """
+    num_tasks = check_num_tasks(num_tasks, "aggregate")
+    if not isinstance(weighting, (Weighting, RowRule)):
+        raise ValueError(f"weighting: expected a Weighting or a RowRule, got {weighting!r}")
+    scope = check_scope(weighting.scope if scope is None else scope)
+
+    def init(params: PyTree) -> Any:
+        mask = partition.shared_mask(shared, params)
+        if isinstance(weighting, RowRule):
+            shared_params, _ = partition.split(params, mask)
+            return AggregateState(None, weighting.init(shared_params, num_tasks))
+        return init_state(weighting, num_tasks)
+
+    def update(
+        updates: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        losses: PyTree = None,
+        active: PyTree = None,
+        gramian: Any = None,
+        key: jax.Array | None = None,
+        **extra: Any,
+    ) -> tuple[Any, Any]:
+        mask = partition.shared_mask(shared, updates)
+        _check_shapes(updates, params, mask, num_tasks)
+        own_task = partition.owners(owner, updates, mask, num_tasks)
+        rows, own = partition.split(updates, mask)
+        active = task_mask(active, num_tasks)
+        losses = None if losses is None else stack_losses(losses, num_tasks)
+        if isinstance(weighting, RowRule):
+            weights = None
+            combined, rule_state = apply_row_rule(
+                weighting, state.weighting, rows, active=active, key=key, losses=losses, **extra
+            )
+        else:
+            if "gramian" in weighting.reads:
+                gramian = _given_or_formed(gramian, rows, active, num_tasks)
+            weights, rule_state = update_weights(
+                weighting,
+                state.weighting,
+                num_tasks=num_tasks,
+                gramian=gramian,
+                losses=losses,
+                active=active,
+                key=key,
+                **extra,
+            )
+            combined = weighted_sum(rows, weights, active=active)
+            own = _own_updates(own, updates, mask, own_task, weights, active, scope)
+        merged = partition.merge(jax.tree.structure(updates), combined, own, mask)
+        if weights is not None:
+            weights = weights.astype(state.task_weights.dtype)
+        return merged, AggregateState(weights, rule_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def mgda(
+    num_tasks: int,
+    *,
+    shared: PyTree = None,
+    normalization: str = "none",
+    method: str = "exact",
+) -> optax.GradientTransformationExtraArgs:
+    """Multiple gradient descent as an optax transformation: chain it before the optimiser.
+
+    d = argmin { ‖u‖² : u in the convex hull of the task gradients }. It is zero at
+    a Pareto-stationary point and otherwise satisfies ⟨d, g_t⟩ ≥ ‖d‖² > 0 for
+    every task. An optimiser after it that rescales coordinates (Adam's first step
+    is sign(d)) does not keep that guarantee; SGD does.
+
+    Args:
+      num_tasks: T, a static int.
+      shared: which leaves arrive stacked as (T, *shape), see `aggregate`.
+      normalization: "none", "l2", "loss" or "loss+", see `weighting.min_norm`; the
+        loss modes need `losses=` in update.
+      method: "exact" or "frank_wolfe".
+
+    Returns:
+      GradientTransformationExtraArgs with an `AggregateState`.
+
+    Raises:
+      ValueError: as in `aggregate` and `weighting.min_norm`.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> tx = optax.chain(mgda(num_tasks=2), optax.adam(1e-3))
+      >>> state = tx.init({"w": jnp.zeros(3)})
+
+    References:
+      Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization",
+      NeurIPS 2018.
+    """
+    return aggregate(min_norm(normalization=normalization, method=method), num_tasks, shared)
+
+
+def aggregate_states(opt_state: PyTree) -> tuple[AggregateState, ...]:
+    """Every `AggregateState` inside an optimiser's state, found by type.
+
+    `optax.tree.get(opt_state, "task_weights")` does for one; this one also serves
+    when there are several, and through any wrapper.
+
+    Args:
+      opt_state: any pytree.
+
+    Returns:
+      Tuple of AggregateState, in the order of the pytree; empty when there is none.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> tx = optax.chain(mgda(num_tasks=3), optax.adam(1e-3))
+      >>> [s.task_weights.shape for s in aggregate_states(tx.init(jnp.zeros(4)))]
+      [(3,)]
+    """
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, AggregateState))
+    return tuple(node for node in nodes if isinstance(node, AggregateState))
+
+
+def init_state(weighting: Weighting, num_tasks: int) -> AggregateState:
+    """The state before the first step."""
+    return AggregateState(jnp.zeros(num_tasks), weighting.init(num_tasks))
+
+
+def check_scope(scope: Any) -> str:
+    """ "shared" or "all", or a ValueError."""
+    if scope not in ("shared", "all"):
+        raise ValueError(f"scope: expected 'shared' or 'all', got {scope!r}")
+    return scope
+
+
+def _given_or_formed(
+    gramian: Any, rows: PyTree, active: jax.Array | None, num_tasks: int
+) -> Gramian:
+    if gramian is None:
+        return form_gramian(rows, active=active)
+    given = as_gramian(gramian)
+    if given.matrix.shape != (num_tasks, num_tasks):
+        raise ValueError(
+            f"gramian: expected shape ({num_tasks}, {num_tasks}), got {given.matrix.shape}"
+        )
+    return given
+
+
+def _own_updates(own, updates, mask, own_task, weights, active, scope):
+    """Own leaves: passed through, zero for an inactive owner, scaled where scope is "all"."""
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(updates)[0]]
+    own_paths = [path for path, is_shared in zip(paths, mask, strict=True) if not is_shared]
+    tasks = [task for task, is_shared in zip(own_task, mask, strict=True) if not is_shared]
+    leaves, treedef = jax.tree.flatten(own)
+    out = []
+    for path, task, leaf in zip(own_paths, tasks, leaves, strict=True):
+        if scope == "all":
+            if task is None:
+                raise ValueError(
+                    f"gradients at '{path}': this rule weighs whole losses (scope 'all'), so an "
+                    "own leaf needs its task: give owner=, or stack it like a shared leaf, or "
+                    "set scope='shared'"
+                )
+            leaf = (leaf * weights[task].astype(leaf.dtype)).astype(leaf.dtype)
+        if active is not None and task is not None:
+            leaf = jnp.where(active[task], leaf, jnp.zeros_like(leaf))
+        out.append(leaf)
+    return jax.tree.unflatten(treedef, out)
+
+
+def _check_shapes(updates: PyTree, params: PyTree, mask: list[bool], num_tasks: int) -> None:
+    rows, _ = partition.split(updates, mask)
+    check_rows(rows, num_tasks)
+    if params is None:
+        return
+    flat = jax.tree_util.tree_flatten_with_path(updates)[0]
+    try:
+        expected = jax.tree.structure(updates).flatten_up_to(params)
+    except ValueError as error:
+        raise ValueError(f"gradients: expected the structure of params; {error}") from error
+    for (path, leaf), param, is_shared in zip(flat, expected, mask, strict=True):
+        shape = jnp.shape(param)
+        want = (num_tasks, *shape) if is_shared else shape
+        if leaf.shape != want:
+            kind = "shared, stacked over tasks" if is_shared else "own, parameter-shaped"
+            raise ValueError(
+                f"gradients at '{path_name(path)}': expected shape {want} ({kind}; the parameter "
+                f"is {shape}), got {leaf.shape}"
+            )

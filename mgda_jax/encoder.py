@@ -1,0 +1,76 @@
+"""The encoder's half of the oracle: one forward pass, and its pullbacks."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mgda_jax.gradients import vjp
+from mgda_jax.gramian import weighted_sum
+
+PyTree = Any
+
+
+class Encoder(NamedTuple):
+    """An encoder at one point, ready to be pulled back.
+
+    Attributes:
+      zs: the representation, one copy per task: leaves (T, *shape).
+      aux: encode's auxiliary output, or None.
+      rows: `rows(dzs) -> gradients`, every task's own: leaves (T, *shape).
+      combine: `combine(dzs, weights, active) -> gradient` of Σ_t w_t L_t.
+    """
+
+    zs: PyTree
+    aux: Any
+    rows: Callable[[PyTree], PyTree]
+    combine: Callable[[PyTree, jax.Array, jax.Array | None], PyTree]
+
+
+def shared_inputs(encode: Callable, params: PyTree, batch: PyTree, num_tasks: int, has_aux: bool):
+    """All tasks see one batch: one forward, one pullback for any weighted combination."""
+    z, pull, aux = vjp(lambda p: encode(p, batch), params, has_aux=has_aux)
+    zs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *jnp.shape(leaf))), z)
+
+    def rows(dzs):
+        return jax.vmap(lambda dz: pull(dz)[0])(dzs)
+
+    def combine(dzs, weights, active):
+        return pull(weighted_sum(dzs, weights, active=active))[0]
+
+    return Encoder(zs, aux, rows, combine)
+
+
+def per_task_inputs(encode: Callable, params: PyTree, batch: PyTree, num_tasks: int, has_aux: bool):
+    """Each task has its own batch: one forward and one pullback a task."""
+    batches = one_level(batch)
+    if len(batches) != num_tasks:
+        raise ValueError(
+            f"batch: with inputs='per_task' expected a dict, tuple or list of {num_tasks} batches, "
+            f"one per task, got {len(batches)}"
+        )
+    forwards = [vjp(lambda p, b=b: encode(p, b), params, has_aux=has_aux) for b in batches]
+    pulls = [forward[1] for forward in forwards]
+    zs = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(forward[0] for forward in forwards))
+
+    def rows(dzs):
+        pulled = [pull(_row(dzs, t))[0] for t, pull in enumerate(pulls)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pulled)
+
+    def combine(dzs, weights, active):
+        return weighted_sum(rows(dzs), weights, active=active)
+
+    aux = tuple(forward[2] for forward in forwards) if has_aux else None
+    return Encoder(zs, aux, rows, combine)
+
+
+def one_level(tree: PyTree) -> list[PyTree]:
+    """The children of a container in task order (dicts sorted by key); [] for a leaf."""
+    if jax.tree_util.all_leaves([tree]):
+        return []
+    return jax.tree.leaves(tree, is_leaf=lambda node: node is not tree)
+
+
+def _row(dzs: PyTree, task: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[task], dzs)

@@ -1,0 +1,108 @@
+"""Per-task gradients of any function from parameters to T losses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mgda_jax import partition
+from mgda_jax.tasks import cotangent, stack_losses, task_mask
+
+PyTree = Any
+
+
+def task_gradients(
+    losses_fn: Callable[..., Any], shared: PyTree = None, has_aux: bool = False
+) -> Callable[..., tuple[Any, PyTree]]:
+    """Turn a function from parameters to T losses into one that also gives per-task gradients.
+
+    Shared leaves get g_t = ∂L_t/∂θ for every t, own leaves Σ_t ∂L_t/∂θ, which
+    is each head's own gradient because only its task's loss reads it. One forward
+    pass: dropout masks and BatchNorm statistics are drawn once, for all tasks.
+
+    Args:
+      losses_fn: `losses_fn(params, *args, **kwargs) -> losses` with losses an array
+        (T,), a tuple of scalars or a dict of named scalars; `(losses, aux)` with has_aux.
+      shared: which leaves of params are shared: None for all, a prefix of params
+        with bools, or a predicate on a leaf's path ("encoder/kernel").
+      has_aux: whether losses_fn returns auxiliary output too.
+
+    Returns:
+      `fn(params, *args, active=None, **kwargs) -> (losses, grads)`, or
+      `((losses, aux), grads)`. grads has the structure of params, shared leaves
+      (T, *shape), own leaves shape: the layout `aggregate(shared=...)` takes.
+      With active (T,) bool the own gradients leave inactive tasks out.
+
+    Raises:
+      ValueError: losses that are not T scalars; a `shared` that fits no leaf.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> def losses(p, x):
+      ...     return {"a": p["w"] * x + p["a"], "b": p["w"] ** 2 * p["b"]}
+      >>> params = {"w": jnp.array(3.0), "a": jnp.array(1.0), "b": jnp.array(2.0)}
+      >>> value, grads = task_gradients(losses, shared=lambda path: path == "w")(params, 5.0)
+      >>> grads["w"], grads["a"], grads["b"]
+      (Array([ 5., 12.], dtype=float32), Array(1., dtype=float32), Array(9., dtype=float32))
+    """
+
+    def value_and_gradients(params: PyTree, *args: Any, active: PyTree = None, **kwargs: Any):
+        mask = partition.shared_mask(shared, params)
+        treedef = jax.tree.structure(params)
+
+        def of_parts(shared_part, own_part):
+            merged = partition.merge(treedef, shared_part, own_part, mask)
+            return losses_fn(merged, *args, **kwargs)
+
+        losses, pull, aux = vjp(of_parts, *partition.split(params, mask), has_aux=has_aux)
+        num_tasks = stack_losses(losses).shape[0]
+        active = task_mask(active, num_tasks)
+        rows = jax.vmap(lambda one_hot: pull(cotangent(losses, one_hot))[0])(jnp.eye(num_tasks))
+        counted = jnp.ones(num_tasks) if active is None else active
+        own = pull(cotangent(losses, counted))[1]
+        grads = partition.merge(treedef, rows, own, mask)
+        return ((losses, aux) if has_aux else losses), grads
+
+    return value_and_gradients
+
+
+def vjp(fun: Callable[..., Any], *primals: PyTree, has_aux: bool) -> tuple[Any, Any, Any]:
+    """(value, pullback, aux) of fun, aux None where it returns none."""
+    if has_aux:
+        return jax.vjp(fun, *primals, has_aux=True)
+    return *jax.vjp(fun, *primals), None
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean of the labelled entries of a batch; zero, with zero gradient, when there is none.
+
+    Σ_i m_i v_i / max(Σ_i m_i, 1). Entries are selected, never multiplied, so a NaN
+    in an unlabelled one reaches neither the value nor the gradient with respect
+    to values. Where the NaN arises inside a function of the parameters, replace
+    its input as well: the derivative there can be 0 · NaN.
+
+    Args:
+      values: any shape, floating.
+      mask: bool of the same shape, or of its leading axes.
+
+    Returns:
+      () in the dtype of values, summed in at least float32.
+
+    Raises:
+      ValueError: a mask that is not bool or does not match the leading axes.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> masked_mean(jnp.array([1.0, jnp.nan, 3.0]), jnp.array([True, False, True]))
+      Array(2., dtype=float32)
+    """
+    if mask.dtype != jnp.bool_ or mask.shape != values.shape[: mask.ndim]:
+        raise ValueError(
+            f"mask: expected bool of shape {values.shape} or its leading axes, "
+            f"got {mask.dtype} {mask.shape}"
+        )
+    full = jax.lax.broadcast_in_dim(mask, values.shape, tuple(range(mask.ndim)))
+    wide = jnp.float64 if values.dtype == jnp.float64 else jnp.float32
+    total = jnp.sum(jnp.where(full, values, jnp.zeros_like(values)).astype(wide))
+    return (total / jnp.maximum(jnp.sum(full.astype(wide)), 1)).astype(values.dtype)

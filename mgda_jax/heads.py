@@ -1,0 +1,151 @@
+"""The heads' half of the oracle: one loss a task, each with its own parameters."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mgda_jax.encoder import one_level
+from mgda_jax.gradients import vjp
+from mgda_jax.tasks import cotangent, path_name, stack_losses, task_names
+
+PyTree = Any
+
+
+def per_task_decode(
+    heads: Mapping[str, Callable[..., Any]] | Sequence[Callable[..., Any]], has_aux: bool = False
+) -> Callable[..., Any]:
+    """The decode that `multitask_value_and_grad` takes, from one function per task.
+
+    Args:
+      heads: dict (or sequence) of `head(own[name], z, batch) -> loss`, a scalar, or
+        `(loss, aux)` with has_aux. A head may read any part of z.
+      has_aux: whether heads return auxiliary output.
+
+    Returns:
+      `decode(own, zs, batch) -> losses`, a dict with the same keys (or a tuple); with
+      has_aux `(losses, aux)`. own is a dict with the same keys (or a sequence).
+
+    Raises:
+      ValueError: no heads; at trace time own without an entry for a head.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> decode = per_task_decode({"sum": lambda own, z, batch: own * jnp.sum(z),
+      ...                           "max": lambda own, z, batch: own * jnp.max(z)})
+      >>> z = jnp.array([1.0, 2.0])
+      >>> decode({"sum": 1.0, "max": 10.0}, jnp.stack([z, z]), None)
+      {'max': Array(20., dtype=float32), 'sum': Array(3., dtype=float32)}
+    """
+    named = isinstance(heads, Mapping)
+    by_key: dict[Any, Callable[..., Any]]
+    by_key = dict(heads) if isinstance(heads, Mapping) else dict(enumerate(heads))
+    keys = sorted(by_key)
+    if not keys:
+        raise ValueError("heads: expected at least one, got none")
+
+    def decode(own: Any, zs: PyTree, batch: PyTree):
+        # lax.split, because its transpose is one concatenate; indexing would add
+        # T arrays of zeros, each as large as all copies together.
+        leaves, treedef = jax.tree.flatten(zs)
+        parts = [lax.split(leaf, (1,) * len(keys)) for leaf in leaves]
+        losses, aux = {}, {}
+        for t, key in enumerate(keys):
+            z = jax.tree.unflatten(treedef, [jnp.squeeze(part[t], 0) for part in parts])
+            try:
+                own_t = own[key]
+            except (KeyError, IndexError, TypeError) as error:
+                raise ValueError(f"own: expected an entry {key!r} for head {key!r}") from error
+            out = by_key[key](own_t, z, batch)
+            losses[key], aux[key] = out if has_aux else (out, None)
+        if not named:
+            losses, aux = tuple(losses.values()), tuple(aux.values())
+        return (losses, aux) if has_aux else losses
+
+    return decode
+
+
+def check_decode(
+    decode: Callable[..., Any], own: PyTree, zs: PyTree, batch: PyTree, has_aux: bool = False
+) -> None:
+    """Check on numbers that loss t reads only zs[t], and that no own parameter serves two tasks.
+
+    The oracle rests on both: one pullback of the heads then gives every task's
+    gradient. Costs T pullbacks; meant for a test or the first step, outside jit.
+
+    Args:
+      decode: as for `multitask_value_and_grad`.
+      own: the heads' parameters, floating.
+      zs: representations, leaves (T, *shape); use random numbers.
+      batch: as decode takes it.
+      has_aux: whether decode returns (losses, aux).
+
+    Raises:
+      ValueError: naming the losses and the leaf that break it.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> check_decode(lambda own, zs, batch: jnp.sum(zs, axis=1) * own, jnp.ones(2),
+      ...              jnp.ones((2, 3)), None)
+    """
+    losses, pull, _ = vjp(lambda o, z: decode(o, z, batch), own, zs, has_aux=has_aux)
+    num_tasks = stack_losses(losses).shape[0]
+    own_rows, z_rows = jax.vmap(lambda one: pull(cotangent(losses, one)))(jnp.eye(num_tasks))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(z_rows)[0]:
+        touched = np.any(np.asarray(leaf).reshape(num_tasks, num_tasks, -1), axis=-1)
+        touched = touched & ~np.eye(num_tasks, dtype=bool)
+        if touched.any():
+            loss, copy = np.argwhere(touched)[0]
+            raise ValueError(f"decode: loss {loss} reads zs[{copy}] at '{path_name(path)}'")
+    for path, leaf in jax.tree_util.tree_flatten_with_path(own_rows)[0]:
+        readers = (np.asarray(leaf) != 0).reshape(num_tasks, -1)
+        crowded = readers.sum(axis=0) > 1
+        if crowded.any():
+            tasks = np.flatnonzero(readers[:, crowded.argmax()]).tolist()
+            raise ValueError(f"decode: own parameter at '{path_name(path)}' serves losses {tasks}")
+
+
+def infer_layout(own: PyTree, losses: PyTree) -> str | None:
+    """ "per_task" when own has one child a loss under the same names, else None (unknown)."""
+    children = jax.tree_util.tree_flatten_with_path(own, is_leaf=lambda node: node is not own)[0]
+    names = tuple(path_name(path) for path, _ in children)
+    return "per_task" if names == task_names(losses) else None
+
+
+def scale_own(
+    own_grads: PyTree, layout: str | None, weights: jax.Array | None, active: jax.Array | None
+) -> PyTree:
+    """Head t's gradients times w_t (None: unscaled), selected zero where t is inactive."""
+
+    def scale(leaf, weight, is_active):
+        if leaf.dtype == jax.dtypes.float0:
+            return leaf
+        if weight is not None:
+            leaf = leaf * weight.astype(leaf.dtype)
+        return leaf if is_active is None else jnp.where(is_active, leaf, jnp.zeros_like(leaf))
+
+    if layout == "stacked":
+
+        def whole(leaf):
+            def column(vector):
+                return None if vector is None else vector.reshape((-1,) + (1,) * (leaf.ndim - 1))
+
+            return scale(leaf, column(weights), column(active))
+
+        return jax.tree.map(whole, own_grads)
+    if layout == "per_task":
+        children = one_level(own_grads)
+        scaled = [
+            jax.tree.map(lambda leaf, t=t: scale(leaf, _at(weights, t), _at(active, t)), child)
+            for t, child in enumerate(children)
+        ]
+        structure = jax.tree.structure(own_grads, is_leaf=lambda node: node is not own_grads)
+        return jax.tree.unflatten(structure, scaled)
+    return own_grads
+
+
+def _at(vector: jax.Array | None, task: int) -> jax.Array | None:
+    return None if vector is None else vector[task]

@@ -1,0 +1,282 @@
+"""The gradient oracle for encoder–decoder models: MGDA-UB and exact MGDA in one pass."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mgda_jax.aggregate import AggregateState, check_scope, init_state
+from mgda_jax.encoder import per_task_inputs, shared_inputs
+from mgda_jax.gradients import vjp
+from mgda_jax.gramian import accumulation_dtype, gramian, rescale, weighted_sum
+from mgda_jax.heads import infer_layout, scale_own
+from mgda_jax.tasks import check_num_tasks, cotangent, stack_losses, task_mask
+from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
+
+PyTree = Any
+_MODES = ("representation", "parameters")
+_INPUTS = ("shared", "per_task")
+
+
+def multitask_value_and_grad(
+    encode: Callable[..., Any],
+    decode: Callable[..., Any],
+    weighting: Weighting | RowRule,
+    num_tasks: int,
+    *,
+    mode: str = "representation",
+    has_aux: bool = False,
+    scope: str | None = None,
+    own_layout: str | None = None,
+    inputs: str = "shared",
+    lean: bool = False,
+    every: int = 1,
+) -> "MultitaskValueAndGrad":
+    """Losses and gradients of an encoder with T heads, combined by a weighting rule.
+
+    With z = encode(θ_sh) and L_t = decode_t(θ_t, z), one pullback of the heads
+    gives every head's own gradient and every ∂L_t/∂z. Then
+
+    - mode "representation" (MGDA-UB): the rule sees the Gramian of the ∂L_t/∂z and
+      the encoder is pulled back once, with Σ_t w_t ∂L_t/∂z: about a plain step.
+      ‖Σ w_t g_t‖ ≤ ‖∂z/∂θ_sh‖ ‖Σ w_t ∂L_t/∂z‖, so this minimises an upper bound; it
+      is the exact rule where J Jᵀ (J = ∂z/∂θ_sh) acts as a multiple of the identity on
+      the span of the ∂L_t/∂z, and otherwise no common descent is promised.
+    - mode "parameters" (exact): the rule sees the Gramian of the per-task encoder
+      gradients g_t = Jᵀ ∂L_t/∂z: T pullbacks of the encoder.
+
+    A rule that reads no Gramian costs a plain step in either mode. A loss that reads
+    θ_sh directly (a regulariser as an objective) belongs to `task_gradients`.
+
+    Args:
+      encode: `encode(shared, batch) -> z`, z any pytree of arrays.
+      decode: `decode(own, zs, batch) -> losses` (array (T,), tuple or dict of
+        scalars). zs holds one copy of z per task, leaves (T, *shape); loss t may
+        read zs[t] and the own parameters of task t only (`check_decode` verifies;
+        `per_task_decode` builds such a decode from separate heads).
+      weighting: a `Weighting`, or a `RowRule` (mode "parameters" only).
+      num_tasks: T, a static int.
+      mode: "representation" or "parameters".
+      has_aux: whether encode returns (z, aux) and decode (losses, aux).
+      scope: "shared" leaves the heads' own gradients unscaled, as Algorithm 2 of
+        the paper; "all" scales head t by w_t. By default the rule's own.
+      own_layout: how own separates by task: "stacked" (leaves (T, ...)), "per_task"
+        (a dict, tuple or list with one subtree a task, in task order), or None (unknown;
+        scaling heads by a Gramian's weights then takes a second pullback of the heads).
+        Found out by itself where own and the losses are dicts of the same keys or
+        sequences of T.
+      inputs: "shared", or "per_task": batch is then a dict, tuple or list of T batches
+        in task order, and encode runs once on each (aux, BatchNorm statistics
+        included, comes once per task, as a tuple). Mode "parameters" only.
+      lean: mode "parameters" without keeping all T gradients at once: the
+        Gramian first, then one more pullback with the weighted cotangent.
+      every: new weights every so many steps; in between the last ones are used again and
+        the step costs a plain one. (Under vmap both branches run: there it saves nothing.)
+
+    Returns:
+      oracle, with `oracle.init(shared=None) -> state` (shared is needed for a
+      `RowRule`) and `oracle(shared, own, batch, state, *, key=None, active=None,
+      loss_scale=None, **extra) -> (losses, aux), (shared_grads, own_grads), state`.
+      aux is (encode's, decode's) with has_aux, else None. active is (T,) bool: inactive
+      tasks get zero weight and zero head gradients. loss_scale, a positive scalar,
+      multiplies the losses before and divides the gradients after the backward
+      pass. Gradients have the parameters' shapes and dtypes; state is an `AggregateState`.
+
+    Raises:
+      ValueError: an unknown option, options that exclude each other, losses that are
+        not T scalars, something the rule reads that is missing.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from mgda_jax.weighting import min_norm
+      >>> encode = lambda shared, x: x @ shared
+      >>> heads = {"a": lambda own, z, x: jnp.sum((z - own) ** 2),
+      ...          "b": lambda own, z, x: jnp.sum((z + own) ** 2)}
+      >>> oracle = multitask_value_and_grad(encode, per_task_decode(heads), min_norm(), 2)
+      >>> own = {"a": jnp.ones(2), "b": jnp.ones(2)}
+      >>> (losses, _), (shared_grads, own_grads), state = oracle(
+      ...     jnp.zeros((3, 2)), own, jnp.ones((4, 3)), oracle.init())
+      >>> state.task_weights, shared_grads.shape
+      (Array([0.5, 0.5], dtype=float32), (3, 2))
+
+    References:
+      Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization",
+      NeurIPS 2018, Algorithm 2 and section 3.3 (MGDA-UB).
+    """
+    num_tasks = check_num_tasks(num_tasks, "multitask_value_and_grad")
+    if not isinstance(weighting, (Weighting, RowRule)):
+        raise ValueError(f"weighting: expected a Weighting or a RowRule, got {weighting!r}")
+    for name, value, allowed in (
+        ("mode", mode, _MODES),
+        ("inputs", inputs, _INPUTS),
+        ("own_layout", own_layout, (None, "stacked", "per_task")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name}: expected one of {allowed}, got {value!r}")
+    if mode == "representation" and isinstance(weighting, RowRule):
+        raise ValueError("mode: a RowRule needs the rows themselves, expected 'parameters'")
+    if mode == "representation" and inputs == "per_task":
+        raise ValueError(
+            "inputs: with a batch per task there is no common representation, expected "
+            "mode='parameters'"
+        )
+    if lean and (
+        mode == "representation" or inputs == "per_task" or isinstance(weighting, RowRule)
+    ):
+        raise ValueError("lean: applies to a Weighting in mode 'parameters' with shared inputs")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"every: expected an int >= 1, got {every!r}")
+    if every > 1 and "gramian" not in getattr(weighting, "reads", ()):
+        raise ValueError("every: applies to a Weighting that reads the Gramian")
+    scope = check_scope(weighting.scope if scope is None else scope)
+    return MultitaskValueAndGrad(
+        encode, decode, weighting, num_tasks, mode, has_aux, scope, own_layout, inputs, lean, every
+    )
+
+
+class EveryState(NamedTuple):
+    """The rule's state where weights are renewed every k steps.
+
+    Attributes:
+      count: () int32, steps since the last renewal.
+      rule: the rule's own state.
+    """
+
+    count: jax.Array
+    rule: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class MultitaskValueAndGrad:
+    """What `multitask_value_and_grad` returns; see there."""
+
+    encode: Callable[..., Any]
+    decode: Callable[..., Any]
+    weighting: Weighting | RowRule
+    num_tasks: int
+    mode: str
+    has_aux: bool
+    scope: str
+    own_layout: str | None
+    inputs: str
+    lean: bool
+    every: int
+
+    def init(self, shared: PyTree = None) -> AggregateState:
+        """The state before the first step; a `RowRule` needs the shared parameters."""
+        if isinstance(self.weighting, RowRule):
+            if shared is None:
+                raise ValueError("init: a RowRule needs the shared parameters, got None")
+            return AggregateState(None, self.weighting.init(shared, self.num_tasks))
+        state = init_state(self.weighting, self.num_tasks)
+        if self.every == 1:
+            return state
+        return state._replace(weighting=EveryState(jnp.zeros((), jnp.int32), state.weighting))
+
+    def __call__(
+        self,
+        shared: PyTree,
+        own: PyTree,
+        batch: PyTree,
+        state: AggregateState,
+        *,
+        key: jax.Array | None = None,
+        active: PyTree = None,
+        loss_scale: Any = None,
+        **extra: Any,
+    ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree], AggregateState]:
+        """See `multitask_value_and_grad`."""
+        num_tasks, has_aux = self.num_tasks, self.has_aux
+        active = task_mask(active, num_tasks)
+        forward = per_task_inputs if self.inputs == "per_task" else shared_inputs
+        encoder = forward(self.encode, shared, batch, num_tasks, has_aux)
+        losses, pull_heads, decode_aux = vjp(
+            lambda own, zs: self.decode(own, zs, batch), own, encoder.zs, has_aux=has_aux
+        )
+        layout = self.own_layout or infer_layout(own, losses)
+        scale = None if loss_scale is None else jnp.asarray(loss_scale, jnp.zeros(()).dtype)
+        ones = jnp.ones(num_tasks) if active is None else active.astype(jnp.zeros(()).dtype)
+        given = {"losses": stack_losses(losses, num_tasks), "active": active, "key": key, **extra}
+
+        def pull(cotangents):
+            scaled = cotangents if scale is None else cotangents * scale.astype(cotangents.dtype)
+            return pull_heads(cotangent(losses, scaled))
+
+        def unscale(grads):
+            if scale is None:
+                return grads
+            return jax.tree.map(functools.partial(_divide, scale=scale), grads)
+
+        rule: Any = self.weighting
+        if isinstance(rule, RowRule):
+            own_grads, dzs = pull(ones)
+            rows, weights = unscale(encoder.rows(dzs)), None
+            shared_grads, rule_state = apply_row_rule(rule, state.weighting, rows, **given)
+        elif "gramian" in rule.reads:
+            own_grads, dzs = pull(ones)
+            step = functools.partial(self._combine, rule, encoder, dzs, scale, given)
+            weights, rule_state, shared_grads = self._every(step, state, encoder, dzs, active)
+            shared_grads = unscale(shared_grads)
+            if self.scope == "all":
+                own_grads = scale_own(own_grads, layout, weights, None)
+                own_grads = pull(weights)[0] if layout is None else own_grads
+        else:
+            # Nobody reads the gradients, so the weights ride on the cotangent of a plain step.
+            weights, rule_state = update_weights(
+                rule, state.weighting, num_tasks=num_tasks, **given
+            )
+            head_weights, z_weights = (weights, ones) if self.scope == "all" else (ones, weights)
+            own_grads, dzs = pull(head_weights)
+            shared_grads = unscale(encoder.combine(dzs, z_weights, active))
+        own_grads = unscale(own_grads)
+        if active is not None:
+            own_grads = scale_own(own_grads, layout, None, active)
+        if weights is not None and state.task_weights is not None:
+            weights = weights.astype(state.task_weights.dtype)
+        aux = (encoder.aux, decode_aux) if has_aux else None
+        new_state = AggregateState(weights, rule_state)
+        return (losses, aux), (shared_grads, own_grads), new_state
+
+    def _combine(self, rule, encoder, dzs, scale, given, rule_state):
+        """(weights, rule state, shared gradient) from a Gramian of this step."""
+        rows = dzs if self.mode == "representation" else encoder.rows(dzs)
+        gram = gramian(rows, active=given["active"])
+        gram = gram if scale is None else rescale(gram, 1 / scale)
+        weights, rule_state = update_weights(
+            rule, rule_state, num_tasks=self.num_tasks, gramian=gram, **given
+        )
+        if self.mode == "parameters" and not self.lean:
+            combined = weighted_sum(rows, weights, active=given["active"])
+        else:
+            combined = encoder.combine(dzs, weights, given["active"])
+        return weights, rule_state, combined
+
+    def _every(self, step, state, encoder, dzs, active):
+        """step, or the last weights again when it is not due."""
+        if self.every == 1:
+            return step(state.weighting)
+        last, rule_state = state.task_weights, state.weighting.rule
+        # Weights of a bad batch are reported as NaN; they are not to be used again.
+        due = (state.weighting.count % self.every == 0) | ~jnp.all(jnp.isfinite(last))
+
+        def fresh():
+            weights, new, combined = step(rule_state)
+            return weights.astype(last.dtype), new, combined
+
+        def stale():
+            weights = last if active is None else jnp.where(active, last, jnp.zeros_like(last))
+            return weights, rule_state, encoder.combine(dzs, weights, active)
+
+        weights, rule_state, combined = lax.cond(due, fresh, stale)
+        return weights, EveryState((state.weighting.count + 1) % self.every, rule_state), combined
+
+
+def _divide(leaf: jax.Array, scale: jax.Array) -> jax.Array:
+    if leaf.dtype == jax.dtypes.float0:
+        return leaf
+    dtype = accumulation_dtype(leaf.dtype)
+    return (leaf.astype(dtype) / scale.astype(dtype)).astype(leaf.dtype)

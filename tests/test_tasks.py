@@ -1,0 +1,137 @@
+"""One order of tasks everywhere, and errors that say what was wrong with it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mgda_jax import partition
+from mgda_jax.tasks import (
+    check_hyperparameter,
+    check_num_tasks,
+    cotangent,
+    stack_losses,
+    task_mask,
+    task_names,
+    task_vector,
+    unstack_like,
+)
+
+LOSSES = [
+    jnp.array([1.0, 2.0]),
+    (jnp.array(1.0), jnp.array(2.0)),
+    {"b": jnp.array(2.0), "a": jnp.array(1.0)},
+]
+
+
+@pytest.mark.parametrize("losses", LOSSES)
+def test_stack_and_unstack_are_inverse(losses):
+    stacked = stack_losses(losses, 2)
+    np.testing.assert_array_equal(stacked, [1.0, 2.0])
+    back = unstack_like(stacked, losses)
+    assert jax.tree.structure(back) == jax.tree.structure(losses)
+    np.testing.assert_array_equal(stack_losses(back), stacked)
+
+
+def test_cotangent_takes_each_loss_dtype():
+    losses = (jnp.zeros((), jnp.bfloat16), jnp.zeros((), jnp.float32))
+    assert [c.dtype for c in cotangent(losses, jnp.ones(2))] == [jnp.bfloat16, jnp.float32]
+
+
+def test_names_follow_the_leaves():
+    assert task_names({"b": 0.0, "a": 0.0}) == ("a", "b")
+    assert task_names((0.0, 0.0)) == ("0", "1")
+    assert task_names(np.zeros(2)) == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: stack_losses(jnp.zeros((2, 2))), "scalar loss per task"),
+        (lambda: stack_losses({"a": jnp.zeros(3), "b": jnp.zeros(())}), r"losses\['a'\]"),
+        (lambda: stack_losses(jnp.zeros(2), 3), "expected 3 tasks, got 2"),
+        (lambda: stack_losses({}), "at least one task"),
+        (lambda: task_vector([1.0], 2, "preference"), "preference: expected 2 entries"),
+        (lambda: task_vector(jnp.zeros((2, 1)), 2, "w"), r"w: expected shape \(2,\)"),
+        (lambda: task_vector({"a": jnp.zeros(2)}, 1, "w"), "w: expected one scalar per task"),
+        (lambda: task_mask(jnp.ones(2), 2), "active: expected bools"),
+        (lambda: task_mask(jnp.array([True]), 2), r"active: expected shape \(2,\)"),
+        (lambda: check_num_tasks(0, "f"), "f: num_tasks must be an int >= 1, got 0"),
+        (lambda: check_num_tasks(2.0, "f"), "got 2.0"),
+        (lambda: check_num_tasks(True, "f"), "got True"),
+        (lambda: jax.jit(lambda t: check_num_tasks(t, "f"))(2), "static_args"),
+        (lambda: check_hyperparameter(-1, lambda c: c > 0, "c must be > 0"), "got -1"),
+        (lambda: check_hyperparameter("x", lambda c: c > 0, "c must be > 0"), "got 'x'"),
+        (lambda: check_hyperparameter([1.0], lambda c: True, "c must be a scalar"), "scalar"),
+    ],
+)
+def test_clear_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_traced_hyperparameters_pass():
+    def f(c):
+        check_hyperparameter(c, lambda c: c > 0, "c must be > 0")
+        return c
+
+    assert jax.jit(f)(-1.0) == -1.0
+
+
+TREE = {"encoder": {"kernel": 1.0, "bias": 2.0}, "heads": {"a": 3.0, "b": 4.0}}
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"encoder": True, "heads": False},
+        {"encoder": {"kernel": True, "bias": True}, "heads": {"a": False, "b": False}},
+        lambda path: path.startswith("encoder/"),
+    ],
+)
+def test_mask_split_and_merge(shared):
+    mask = partition.shared_mask(shared, TREE)
+    assert mask == [True, True, False, False]
+    parts = partition.split(TREE, mask)
+    assert jax.tree.leaves(parts[0]) == [2.0, 1.0]
+    assert jax.tree.leaves(parts[1]) == [3.0, 4.0]
+    assert partition.merge(jax.tree.structure(TREE), *parts, mask) == TREE
+
+
+def test_none_means_everything_is_shared():
+    assert partition.shared_mask(None, TREE) == [True] * 4
+
+
+@pytest.mark.parametrize("owner", [{"encoder": 9, "heads": {"a": 0, "b": 1}}, None])
+def test_owners(owner):
+    mask = [True, True, False, False]
+    expected = [None, None, 0, 1] if owner else [None] * 4
+    assert partition.owners(owner, TREE, mask, 2) == expected
+
+
+def test_owner_by_path_is_not_asked_about_shared_leaves():
+    asked = []
+
+    def owner(path):
+        asked.append(path)
+        return 0 if path.endswith("a") else 1
+
+    assert partition.owners(owner, TREE, [True, True, False, False], 2) == [None, None, 0, 1]
+    assert asked == ["heads/a", "heads/b"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: partition.shared_mask({"encoder": True}, TREE), "shared: expected a prefix"),
+        (lambda: partition.shared_mask(lambda p: "yes", TREE), "shared at 'encoder/bias'"),
+        (lambda: partition.shared_mask(lambda p: False, TREE), "selects no leaf.*'heads/b'"),
+        (
+            lambda: partition.owners(lambda p: 2, TREE, [True, True, False, False], 2),
+            r"owner at 'heads/a': expected a task index in \[0, 2\), got 2",
+        ),
+    ],
+)
+def test_partition_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
