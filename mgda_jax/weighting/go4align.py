@@ -103,38 +103,43 @@ def cluster_means(values: jax.Array, num_clusters: int, mask: jax.Array) -> jax.
       Dynamic Programming", The R Journal 2011.
     """
     size = values.shape[0]
-    num_clusters = min(num_clusters, size)
     scale = jnp.max(jnp.where(mask, values, jnp.zeros_like(values)))
     scale = jnp.where(scale > 0, scale, jnp.ones_like(scale))
     order = jnp.argsort(jnp.where(mask, values, jnp.inf))  # the masked come last
     points = jnp.where(mask, values / scale, jnp.zeros_like(values))[order]
     positions = jnp.arange(size)
+    cost = _interval_costs(points)
 
-    def extend(carry, end):
-        # Interval i..end for every start i at once, its mean and cost by Welford's update.
-        mean, cost, best = carry
-        inside = positions <= end
-        length = jnp.maximum(end - positions + 1, 1).astype(points.dtype)
-        change = points[end] - mean
-        mean = jnp.where(inside, mean + change / length, mean)
-        cost = jnp.where(inside, cost + change * (points[end] - mean), cost)
-        total = jnp.where(inside[None, :], best[:-1, :-1] + cost[None, :], jnp.inf)
-        starts = jnp.argmin(total, axis=1)
-        best = best.at[1:, end + 1].set(jnp.min(total, axis=1))
-        return (mean, cost, best), starts
+    def add_cluster(best, _):
+        total = best[:-1, None] + cost
+        return jnp.concatenate([best[:1], jnp.min(total, axis=0)]), jnp.argmin(total, axis=0)
 
-    best = jnp.full((num_clusters + 1, size + 1), jnp.inf, points.dtype).at[:, 0].set(0.0)
-    carry = (jnp.zeros_like(points), jnp.zeros_like(points), best)
-    _, starts = jax.lax.scan(extend, carry, positions)  # (T, K)
+    # best[j]: least cost of the first j points; none is free, any needs a cluster.
+    best = jnp.full(size + 1, jnp.inf, points.dtype).at[0].set(0.0)
+    _, starts = jax.lax.scan(add_cluster, best, length=min(num_clusters, size))
 
-    means = jnp.zeros_like(points)
-    end = jnp.sum(mask)  # one past the last interval
-    for k in reversed(range(num_clusters)):
-        start = jnp.where(end > 0, starts[jnp.maximum(end - 1, 0), k], 0)
+    def mark_interval(carry, starts):
+        end, means = carry
+        start = jnp.where(end > 0, starts[jnp.maximum(end - 1, 0)], 0)
         chosen = (positions >= start) & (positions < end)
         total = jnp.sum(jnp.where(chosen, points, jnp.zeros_like(points)))
-        means = jnp.where(chosen, total / count(chosen, points.dtype), means)
-        end = start
+        return (start, jnp.where(chosen, total / count(chosen, points.dtype), means)), None
+
+    last = (jnp.sum(mask), jnp.zeros_like(points))
+    (_, means), _ = jax.lax.scan(mark_interval, last, starts, reverse=True)
     ok = jnp.all(jnp.isfinite(values) | ~mask)
     means = jnp.where(ok, means * scale, jnp.nan)
     return jnp.where(mask, jnp.zeros_like(means).at[order].set(means), jnp.zeros_like(means))
+
+
+def _interval_costs(points: jax.Array) -> jax.Array:
+    """Σ (x − mean)² over the points i..j, (T, T), Inf below the diagonal.
+
+    Summed as Σ_{a<b} (x_a − x_b)² / (j − i + 1): sums of squares alone, so that nothing cancels.
+    """
+    row, column = jnp.indices((points.shape[0], points.shape[0]))
+    upper = row <= column
+    square = jnp.where(upper, (points[:, None] - points[None, :]) ** 2, 0)
+    from_start = jax.lax.cumsum(square, axis=0, reverse=True)  # Σ_{a ≥ i} (x_a − x_j)²
+    pairs = jnp.cumsum(jnp.where(upper, from_start, 0), axis=1)
+    return jnp.where(upper, pairs / jnp.maximum(column - row + 1, 1).astype(points.dtype), jnp.inf)
