@@ -1,0 +1,194 @@
+"""The exact method: a primal–dual interior point, then one exact solve on the face.
+
+With r_t = ‖g_t‖, C = M / (r rᵀ) and u = min(r) / r the min-norm weights are
+α = u∘b / uᵀb for the solution b of
+
+    min over b ≥ 0 of ½ bᵀKb − uᵀb,   K = C + u uᵀ:
+
+no equality constraint, a diagonal of order one, and no trace of the tasks' scales.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mgda_jax.min_norm.solution import dot, matvec
+from mgda_jax.min_norm.symmetric import factor
+
+# Fraction of the way to the boundary that a step may take.
+_STEP_FRACTION = 0.995
+# The residual to stop at, and the shift of the Newton matrix, in units of eps. The
+# shift damps the step only; the optimality conditions do not contain it.
+_TOLERANCE = 4
+_SHIFT = 4
+
+
+class ScaledProblem(NamedTuple):
+    """The problem without its scales.
+
+    Attributes:
+      cosines: (T, T) C, the identity in rows that do not take part.
+      scale: (T,) u in (0, 1], zero in rows that do not take part.
+      target: (T,) the linear term: u, and −1 in rows that do not take part, which
+        holds their b at zero with a dual of one.
+      matrix: (T, T) K.
+    """
+
+    cosines: jax.Array
+    scale: jax.Array
+    target: jax.Array
+    matrix: jax.Array
+
+
+class _Iterate(NamedTuple):
+    b: jax.Array
+    z: jax.Array
+    image: jax.Array  # Kb
+    score: jax.Array
+
+
+def default_max_steps(dtype: jax.typing.DTypeLike) -> int:
+    """A bound above what any of the problem families of the tests needs."""
+    return 16 if jnp.finfo(dtype).bits <= 32 else 24
+
+
+def interior_point(
+    matrix: jax.Array, active: jax.Array | None, max_steps: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Weights of the min-norm point by Mehrotra's predictor–corrector method.
+
+    Args:
+      matrix: (T, T) Gramian, finite, with a positive diagonal where active.
+      active: (T,) bool with at least one True, or None.
+      max_steps: bound on the Newton steps.
+
+    Returns:
+      weights (T,), face (T,) bool, the tasks that the solution rests on, and the
+      number of Newton steps, () int32.
+
+    References:
+      Mehrotra, "On the implementation of a primal-dual interior point method",
+      SIAM Journal on Optimization 2(4), 1992.
+    """
+    problem = scaled_problem(matrix, active)
+    tolerance = _TOLERANCE * jnp.finfo(matrix.dtype).eps
+    start = _start(problem)
+
+    def unfinished(carry):
+        _, best, step = carry
+        return (best.score > tolerance) & (step < max_steps)
+
+    def body(carry):
+        current, best, step = carry
+        current = _newton_step(problem, current)
+        # Rounding can spoil late iterates; a NaN score never wins.
+        better = current.score < best.score
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
+        return current, best, step + 1
+
+    init = (start, start, jnp.zeros((), jnp.int32))
+    _, best, steps = lax.while_loop(unfinished, body, init)
+    face = (best.b > best.z) & (problem.scale > 0)
+    share = problem.scale * _crossover(problem, best.b, face, tolerance)
+    return share / jnp.sum(share), face, steps
+
+
+def scaled_problem(matrix: jax.Array, active: jax.Array | None) -> ScaledProblem:
+    """The problem in b; arguments as in `interior_point`."""
+    diagonal = jnp.diagonal(matrix)
+    if active is not None:
+        diagonal = jnp.where(active, diagonal, jnp.ones_like(diagonal))
+    norms = jnp.sqrt(diagonal)
+    # Row by row, then column by column: the product of two small norms underflows.
+    cosines = matrix / norms[:, None] / norms[None, :]
+    if active is None:
+        scale = target = jnp.min(norms) / norms
+    else:
+        both = active[:, None] & active[None, :]
+        cosines = jnp.where(both, cosines, jnp.eye(norms.size, dtype=norms.dtype))
+        least = jnp.min(jnp.where(active, norms, jnp.full_like(norms, jnp.inf)))
+        scale = jnp.where(active, least / norms, jnp.zeros_like(norms))
+        target = jnp.where(active, scale, -jnp.ones_like(norms))
+    return ScaledProblem(cosines, scale, target, cosines + scale[:, None] * scale[None, :])
+
+
+def _start(problem: ScaledProblem) -> _Iterate:
+    """b = s·1 with the best s, and duals that keep clear of the boundary."""
+    rows = jnp.sum(problem.matrix, axis=1)
+    total = jnp.sum(jnp.where(problem.scale > 0, rows, jnp.zeros_like(rows)))
+    b = jnp.full_like(rows, jnp.sum(problem.scale) / total)
+    image = matvec(problem.matrix, b)
+    z = jnp.maximum(image - problem.target, 0.1 * jnp.maximum(problem.scale, 0.01))
+    return _Iterate(b, z, image, _score(problem, b, z, image))
+
+
+def _newton_step(problem: ScaledProblem, iterate: _Iterate) -> _Iterate:
+    """One predictor–corrector step towards Kb − u = z, b∘z = 0, b ≥ 0, z ≥ 0."""
+    b, z, image, _ = iterate
+    size, eps = b.size, jnp.finfo(b.dtype).eps
+    residual = image - problem.target - z
+    solve = factor(problem.matrix + jnp.diag(z / b + _SHIFT * eps))
+
+    predicted_b = solve(-residual - z)
+    predicted_z = -z - z / b * predicted_b
+    length = _step_length(b, z, predicted_b, predicted_z, 1.0)
+    centre = dot(b, z) / size
+    predicted = dot(b + length * predicted_b, z + length * predicted_z) / size
+    # Mehrotra's heuristic: centre little where the predictor gets far.
+    aim = (predicted / centre) ** 3 * centre
+
+    complementarity = aim - b * z - predicted_b * predicted_z
+    step_b = solve(complementarity / b - residual)
+    step_z = (complementarity - z * step_b) / b
+    length = _step_length(b, z, step_b, step_z, _STEP_FRACTION)
+    b, z = b + length * step_b, z + length * step_z
+    image = matvec(problem.matrix, b)
+    return _Iterate(b, z, image, _score(problem, b, z, image))
+
+
+def _step_length(b, z, step_b, step_z, fraction: float) -> jax.Array:
+    """One length for b and z: the quadratic term couples them."""
+    x, step = jnp.concatenate([b, z]), jnp.concatenate([step_b, step_z])
+    falls = step < 0
+    ratio = -x / jnp.where(falls, step, -jnp.ones_like(step))
+    ratio = jnp.where(falls, ratio, jnp.full_like(ratio, jnp.inf))
+    return jnp.minimum(fraction * jnp.min(ratio), 1)
+
+
+def _kkt(problem: ScaledProblem, b: jax.Array, inner: jax.Array) -> jax.Array:
+    """`solution.kkt` in the scaled problem, inner = Cb, before it is cut off at zero."""
+    norm_squared = dot(b, inner) / dot(problem.scale, b)
+    return jnp.max(problem.scale * norm_squared - inner) / jnp.sum(b)
+
+
+def _score(problem: ScaledProblem, b, z, image) -> jax.Array:
+    """The largest of the residuals; kkt alone is optimistic where ‖d‖² is below eps."""
+    total, size = dot(problem.scale, b), jnp.sum(b)
+    optimality = _kkt(problem, b, image - problem.scale * total)
+    complementarity = dot(b, z) / (total * size)
+    infeasibility = jnp.max(jnp.abs(image - problem.target - z)) / size
+    return jnp.maximum(jnp.maximum(optimality, complementarity), infeasibility)
+
+
+def _crossover(
+    problem: ScaledProblem, b: jax.Array, face: jax.Array, tolerance: jax.typing.ArrayLike
+) -> jax.Array:
+    """K_SS b_S = u_S on the face S, exact zeros elsewhere, if that certifies no worse.
+
+    The solve corrects the interior point's b, so that on a singular face
+    (duplicates, dependent rows) it picks the solution next to it.
+    """
+    eps = jnp.finfo(b.dtype).eps
+    zeros, both = jnp.zeros_like(b), face[:, None] & face[None, :]
+    shift = jnp.diag(jnp.where(face, _SHIFT * eps, jnp.ones_like(b)))
+    solve = factor(jnp.where(both, problem.matrix, jnp.zeros_like(problem.matrix)) + shift)
+    exact = jnp.where(face, b, zeros)
+    for _ in range(2):
+        residual = problem.target - matvec(problem.matrix, exact)
+        exact = exact + solve(jnp.where(face, residual, zeros))
+    exact = jnp.maximum(exact, 0)
+    before = _kkt(problem, b, matvec(problem.cosines, b))
+    after = _kkt(problem, exact, matvec(problem.cosines, exact))
+    return jnp.where(after <= jnp.maximum(before, tolerance), exact, b)
