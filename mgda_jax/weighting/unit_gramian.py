@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from mgda_jax.gramian import Gramian, as_gramian, normalize
 from mgda_jax.tasks import task_vector
@@ -62,7 +63,7 @@ def unit_gramian(
 def check_preference(preference: PyTree, rule: str, *, positive: bool = False) -> None:
     """ValueError unless a concrete preference is finite and ≥ 0 (or > 0), not all zero."""
     leaves = jax.tree.leaves(preference)
-    if not leaves or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if not leaves or any(isinstance(leaf, Tracer) for leaf in leaves):
         return
     values = np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves])
     low = values <= 0 if positive else values < 0
