@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.errors import ExperimentError
+
 _IDX_UINT8 = 0x08
 
 
-class DataError(Exception):
+class DataError(ExperimentError):
     """A data file is missing, corrupt or not what it should be; the message names it."""
 
 

@@ -1,0 +1,81 @@
+"""Orbax checkpoints: asynchronous, the newest two and the best, safe against damage."""
+
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+PyTree = Any
+_SCORE = "score"
+
+
+class Checkpoints:
+    """The checkpoints of one method in a folder; a context manager that waits for the last save.
+
+    Kept are the two newest, so that one is left when the newest is damaged, and the one with
+    the best validation score.
+    """
+
+    def __init__(self, folder: Path, every_seconds: float):
+        """Open the folder; every_seconds is the least time between two saves."""
+        self._folder, self._every, self._last = folder.absolute(), every_seconds, time.monotonic()
+        self._manager = self._open()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._manager.close()
+
+    def save(self, epoch: int, state: PyTree, score: float, last: bool) -> None:
+        """Save after an epoch where it is time to, and after the last; the write goes on behind."""
+        if last or time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            self._manager.save(
+                epoch, args=ocp.args.StandardSave(state), metrics={_SCORE: score}, force=True
+            )
+
+    def restore(self, like: PyTree) -> tuple[PyTree, int] | None:
+        """The newest checkpoint that can be read and its epoch, or None.
+
+        Args:
+          like: a pytree of arrays or shapes that says what is expected.
+
+        Returns:
+          (state, epoch). A damaged checkpoint is removed with a warning, and the one before is
+          taken.
+        """
+        for epoch in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._manager.restore(epoch, args=ocp.args.StandardRestore(like)), epoch
+            except Exception as error:  # a damaged file shows as almost any type in three libraries
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                path = self._folder / str(epoch)
+                warnings.warn(
+                    f"{path}: damaged checkpoint removed, the one before is taken ({reason[:200]})",
+                    stacklevel=2,
+                )
+                self._manager.close()
+                shutil.rmtree(path)
+                self._manager = self._open()
+        return None
+
+    def _open(self) -> ocp.CheckpointManager:
+        keep = managers.AnyPreservationPolicy(
+            [
+                managers.LatestN(2),
+                managers.BestN(get_metric_fn=lambda metrics: metrics[_SCORE], n=1),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep)
+        return ocp.CheckpointManager(self._folder, options=options)
+
+
+def shapes(tree: PyTree) -> PyTree:
+    """Shapes, dtypes and shardings of a tree of arrays: what `restore` wants to see."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

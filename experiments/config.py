@@ -1,0 +1,159 @@
+"""Command-line options that every experiment shares, and how they are read."""
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+import tyro
+
+from experiments.errors import ExperimentError
+
+UNSET = -1  # of a number whose default depends on the data set
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Options of the trainer. Every attribute is a flag; its comment is the flag's help."""
+
+    methods: str = "single,uniform,mgda,mgda_ub"
+    """What to compare, separated by commas: single (one model per task), grid (static weights),
+    or any rule of mgda_jax.weighting, with options in parentheses, as in
+    'uniform,mgda_ub(normalization=l2)'. mgda is min_norm on exact gradients; the suffix _ub gives
+    a gradient rule the gradients of the representation instead."""
+    seeds: int = 3
+    """How many seeds each method is trained with; the table shows their mean and standard error."""
+    epochs: int = UNSET
+    """Passes over the training part."""
+    batch_size: int = UNSET
+    """Examples a step."""
+    learning_rate: tuple[float, ...] = (0.05,)
+    """One or several; of several, each method is reported with the one that is best on
+    validation."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD uses --momentum."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    decay_factor: float = 0.5
+    """The learning rate is multiplied by this ..."""
+    decay_every: float = 0.3
+    """... every so many epochs; below 1, every such fraction of all epochs."""
+    grid: int = 9
+    """Number of weight vectors (c, 1 - c) that the method grid trains."""
+    head_scope: Literal["rule", "shared", "all"] = "rule"
+    """Whether the weights scale the heads' own gradients (all) or not (shared); rule: loss
+    weightings do, gradient rules do not."""
+    log_points: int = 10
+    """Lines of metrics.jsonl an epoch; each is a mean over its part of the epoch."""
+    checkpoint_seconds: float = 10.0
+    """Save a checkpoint at the first end of an epoch after so many seconds."""
+    runs_dir: Path = Path("runs")
+    """Folder of all runs."""
+    name: str = ""
+    """Folder of this run in --runs-dir; by default made of experiment and data set."""
+    cache_dir: Path = Path(".cache")
+    """Folder of prepared data sets and compiled programs."""
+    overwrite: bool = False
+    """Train anew where --name holds a run already; without it, a run with the same options
+    continues where it stopped and one with other options is refused."""
+
+    def resolved(self) -> Self:
+        """With a number in place of every UNSET; experiments override it."""
+        return self
+
+    def check(self) -> None:
+        """Raise ExperimentError naming the first flag whose value makes no sense."""
+        for flag in ("seeds", "epochs", "batch_size", "grid", "log_points"):
+            _require(getattr(self, flag) >= 1, flag, "at least 1", getattr(self, flag))
+        _require(len(self.learning_rate) > 0, "learning_rate", "one or more", "none")
+        for rate in self.learning_rate:
+            _require(0 < rate < math.inf, "learning_rate", "positive numbers", rate)
+        _require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
+        for flag in ("decay_factor", "decay_every"):
+            value = getattr(self, flag)
+            _require(0 < value < math.inf, flag, "a positive number", value)
+        named = self.name in ("", Path(self.name).name) and self.name != ".."
+        _require(named, "name", "the name of one folder", repr(self.name))
+
+
+Config = TypeVar("Config", bound=TrainingConfig)
+
+# What a resumed run may change: where things lie and how often they are saved.
+NOT_IDENTITY = ("runs_dir", "name", "cache_dir", "data_dir", "overwrite", "checkpoint_seconds")
+
+
+def identity(config: TrainingConfig) -> dict[str, object]:
+    """The options that decide a run's numbers, as JSON values."""
+    fields = dataclasses.asdict(config)
+    return {k: _as_json(v) for k, v in fields.items() if k not in NOT_IDENTITY}
+
+
+def parse(config_type: type[Config], prog: str, args: list[str] | None = None) -> Config:
+    """The options from the command line.
+
+    Args:
+      config_type: a frozen dataclass.
+      prog: the program's name for help and errors.
+      args: the arguments, by default `sys.argv[1:]`.
+
+    Returns:
+      The dataclass.
+
+    Raises:
+      ExperimentError: with one line for arguments that cannot be read.
+      SystemExit: after --help.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(config_type, prog=prog, args=args)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+    # tyro draws its message as a box of several lines: a title, the message, more help.
+    lines = [re.sub(r"^│\s?|\s*│$", "", line).strip() for line in errors.getvalue().splitlines()]
+    body = [line for line in lines[1:] if not line.startswith("╭")]
+    end = next((i for i, line in enumerate(body) if not line or line[0] in "─╰"), len(body))
+    raise ExperimentError(f"{' '.join(body[:end])} (see --help)")
+
+
+def run_main(
+    main: Callable[[Config], None],
+    config_type: type[Config],
+    prog: str,
+    args: list[str] | None = None,
+) -> None:
+    """Call `main(config)`, and turn what went wrong into one line and an exit status.
+
+    Args:
+      main: takes the parsed and checked configuration.
+      config_type: a `TrainingConfig`.
+      prog: the program's name.
+      args: the arguments, by default `sys.argv[1:]`.
+    """
+    try:
+        config = parse(config_type, prog, args).resolved()
+        config.check()
+        main(config)
+    except ExperimentError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+
+
+def _require(condition: bool, flag: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ExperimentError(f"--{flag.replace('_', '-')}: expected {expected}, got {got}")
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

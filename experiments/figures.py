@@ -1,0 +1,156 @@
+"""Figures of a two-task run: the accuracy profile, and the weights over time."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from experiments.report import Report
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; grey is the grid's.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B6508"]
+MARKERS = "osD^vP*X"
+GREY = "#777777"
+STYLE: Any = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.dpi": 150,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+}
+
+
+def draw(report: "Report") -> list[str]:
+    """Draw what the run has data for into its folder; the names of the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = []
+    with plt.rc_context(STYLE):
+        drawings = {"weights.png": _weights}
+        if len(report.tasks) == 2:
+            drawings = {"accuracy_profile.png": _accuracy_profile, **drawings}
+        for name, drawing in drawings.items():
+            figure = drawing(report, plt)
+            if figure is not None:
+                figure.savefig(report.path / name)
+                plt.close(figure)
+                names.append(name)
+    return names
+
+
+def _style(report: "Report") -> dict[str, dict[str, str]]:
+    """One colour and marker a method, the same in every figure."""
+    methods = [method for method in report.results if method != "grid"]
+    return {
+        method: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+        for i, method in enumerate(methods)
+    }
+
+
+def _accuracy_profile(report: "Report", plt: Any) -> Any:
+    """The first task's score against the second's; top right is better."""
+    figure, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
+    if "grid" in report.results:
+        rows = list(report.variant_rows("grid").values())
+        means = np.stack([row.mean for row in rows])
+        errors = np.stack([row.error for row in rows])
+        axes.errorbar(
+            *means.T, xerr=errors[:, 0], yerr=errors[:, 1],
+            color=GREY, lw=1, elinewidth=0.7, marker=".", ms=5, label="static weights", zorder=2,
+        )  # fmt: skip
+        for row, mean in zip(rows, means, strict=True):
+            first = row.label.split("/")[0]
+            axes.annotate(
+                first, mean, xytext=(5, 3), textcoords="offset points", color=GREY, size=7
+            )
+    for method, style in _style(report).items():
+        row = report.row(method)
+        if method == "single":  # two models: lines, as no point is a model of both tasks
+            line = {"color": style["color"], "lw": 1.2, "ls": "--", "zorder": 1}
+            axes.axvline(row.mean[0], label="single task", **line)
+            axes.axhline(row.mean[1], **line)
+            band = {"color": style["color"], "alpha": 0.08, "lw": 0, "zorder": 0}
+            axes.axvspan(row.mean[0] - row.error[0], row.mean[0] + row.error[0], **band)
+            axes.axhspan(row.mean[1] - row.error[1], row.mean[1] + row.error[1], **band)
+            continue
+        axes.errorbar(
+            *row.mean[:, None], xerr=row.error[:1], yerr=row.error[1:], label=row.label,
+            ms=8, capsize=2.5, lw=1.2, ls="none", zorder=4, **style,
+        )  # fmt: skip
+        axes.plot(*row.scores.T, ls="none", ms=3, alpha=0.35, zorder=3, mew=0, **style)
+    first, second = report.tasks
+    label = report.description["score_label"]
+    axes.set(xlabel=f"{first} {label}", ylabel=f"{second} {label}")
+    axes.set_title(f"Test {report.score} of both tasks (top right is better)")
+    axes.legend(loc="best")
+    axes.margins(0.12)
+    return figure
+
+
+def _weights(report: "Report", plt: Any) -> Any:
+    """Weights, cosine of the task gradients and norm of the direction while training."""
+    methods = {m: r for m in report.results if (r := _series(report, m)) is not None}
+    if not methods:
+        return None
+    rows = [key for key in ("weight", "cosine", "norm") if any(key in s for s in methods.values())]
+    figure, grid = plt.subplots(
+        len(rows), len(methods), figsize=(1.4 + 3.2 * len(methods), 0.8 + 2.0 * len(rows)),
+        sharex=True, sharey="row", squeeze=False, layout="constrained",
+    )  # fmt: skip
+    names = {"weight": "task weight", "cosine": "cosine of gradients", "norm": "‖direction‖"}
+    for column, (method, series) in enumerate(methods.items()):
+        grid[0, column].set_title(method)
+        grid[-1, column].set_xlabel("epoch")
+        for axes, key in zip(grid[:, column], rows, strict=True):
+            if key not in series:
+                axes.text(
+                    0.5, 0.5, "not computed", ha="center", color=GREY, transform=axes.transAxes
+                )
+                continue
+            lines = series[key]
+            for t in range(lines.shape[-1]):
+                color = COLORS[t % len(COLORS)] if key == "weight" else GREY
+                label = report.tasks[t] if key == "weight" else None
+                _band(axes, series["epoch"], lines[..., t], color, label)
+            if key == "cosine":
+                axes.axhline(0, color="black", lw=0.7)
+    for axes, key in zip(grid[:, 0], rows, strict=True):
+        axes.set_ylabel(names[key])
+        if key == "norm":
+            axes.set_yscale("log")
+    if len(report.tasks) <= 8:
+        grid[0, 0].legend(loc="best", ncols=min(2, len(report.tasks)))
+    return figure
+
+
+def _series(report: "Report", method: str) -> dict[str, np.ndarray] | None:
+    """(runs, points, lines) of what a method logged; None where its weights never change."""
+    runs = report.train_records(method)
+    if not runs or "weight" not in runs[0][0]:
+        return None
+    length = max(map(len, runs))
+    runs = [run for run in runs if len(run) == length]  # those that failed are shorter
+    weight = np.array([[record["weight"] for record in run] for run in runs], float)
+    if np.ptp(weight) == 0 or all(np.ptp(w, axis=0).max() == 0 for w in weight):
+        return None
+    steps = report.results[method]["steps_per_epoch"]
+    series = {"epoch": np.array([r["step"] / steps for r in runs[0]]), "weight": weight}
+    if "cosine" in runs[0][0]:
+        cosine = np.array([[record["cosine"] for record in run] for run in runs], float)
+        above = np.triu_indices(cosine.shape[-1], 1)
+        series["cosine"] = cosine[..., above[0], above[1]].mean(axis=-1, keepdims=True)
+        norm = np.array([[record["direction_norm"] for record in run] for run in runs], float)
+        series["norm"] = norm[..., None]
+    return series
+
+
+def _band(axes: Any, x: np.ndarray, lines: np.ndarray, color: str, label: str | None) -> None:
+    """The mean over runs, and the range of the runs around it."""
+    axes.plot(x, lines.mean(axis=0), color=color, lw=1.5, label=label)
+    axes.fill_between(x, lines.min(axis=0), lines.max(axis=0), color=color, alpha=0.18, lw=0)

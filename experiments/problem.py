@@ -1,0 +1,43 @@
+"""What the trainer needs to know of an experiment: data, model, losses, metrics."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A multi-task problem with an encoder, one head per task and data held in memory.
+
+    Everything is a pure function of parameters; the trainer vmaps it over runs.
+
+    Attributes:
+      tasks: the tasks' names, sorted (the order in which JAX flattens a dict of losses).
+      data: {"train": ..., "validation": ..., "test": ...}, each a pytree of arrays with a
+        leading axis of examples.
+      init: `init(key) -> (shared, own)` parameters.
+      prepare: `prepare(examples, key) -> batch`, from rows of the data to what the model
+        takes; draws from key (augmentation, dropout keys), None in evaluation.
+      encode: `encode(shared, batch) -> z`, the representation.
+      decode: `decode(own, zs, batch) -> losses`, a dict by task name.
+      tally: `tally(shared, own, batch, valid) -> tallies`, sums over the examples where
+        valid (N,) bool; a pytree that adds up over batches.
+      metrics: `metrics(tallies) -> {metric: (T,)}`.
+      score: the metric that selects epochs and learning rates; higher is better.
+      score_label: how tables and axes name it.
+    """
+
+    tasks: tuple[str, ...]
+    data: Mapping[str, PyTree]
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]]
+    prepare: Callable[[PyTree, jax.Array | None], PyTree]
+    encode: Callable[[PyTree, PyTree], PyTree]
+    decode: Callable[[PyTree, PyTree, PyTree], Mapping[str, jax.Array]]
+    tally: Callable[[PyTree, PyTree, PyTree, jax.Array], PyTree]
+    metrics: Callable[[PyTree], Mapping[str, jax.Array]]
+    score: str
+    score_label: str

@@ -1,0 +1,233 @@
+"""Table and figures of a run, from its files alone.
+
+python -m experiments.report runs/multimnist-digits
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.errors import ExperimentError
+from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, read_json, read_lines
+
+BASELINE = "uniform"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The reported runs of one method, or of one of its variants.
+
+    Attributes:
+      label: how tables and figures name it.
+      scores: (seeds, T) test scores; NaN for a run that failed.
+      learning_rate: as selected, one or several.
+    """
+
+    label: str
+    scores: np.ndarray
+    learning_rate: str
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(T,) over the seeds that did not fail."""
+        return np.nanmean(self.scores, axis=0)
+
+    @property
+    def error(self) -> np.ndarray:
+        """(T,) standard error of the mean; 0 of a single seed."""
+        count = np.sum(~np.isnan(self.scores), axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = np.sqrt(np.nansum((self.scores - self.mean) ** 2, axis=0) / (count - 1))
+        return np.where(count > 1, spread / np.sqrt(count), 0.0)
+
+
+class Report:
+    """A run read back from its folder.
+
+    Attributes:
+      path: the folder.
+      description: config.json.
+      results: results.json, by method.
+    """
+
+    def __init__(self, path: Path):
+        """Read config.json and results.json; ExperimentError where one is missing."""
+        self.path = path
+        if not (path / CONFIG).is_file():
+            raise ExperimentError(f"{path}: not the folder of a run, it has no {CONFIG}")
+        self.description = read_json(path / CONFIG)
+        if not (path / RESULTS).is_file():
+            raise ExperimentError(f"{path}: no method of this run has finished yet")
+        self.results = read_json(path / RESULTS)
+        self.tasks: list[str] = self.description["tasks"]
+        self.score: str = self.description["score"]
+
+    def row(self, method: str) -> Row:
+        """The method's row: every task from the variant that is scored by it.
+
+        Of several variants that score all tasks (the grid), the best on validation.
+        """
+        result = self.results[method]
+        scored = result["scored"]
+        if len(scored) > 1 and all(len(tasks) == len(self.tasks) for tasks in scored.values()):
+            rows = self.variant_rows(method)
+            best = max(rows, key=lambda name: self._validation(method, name))
+            return dataclasses.replace(rows[best], label=f"{method}, best {best}")
+        columns, rates = {}, []
+        for name, row in self.variant_rows(method).items():
+            columns.update({task: row.scores[:, task] for task in scored[name]})
+            rates.append(row.learning_rate)
+        scores = np.stack([columns[task] for task in range(len(self.tasks))], axis=1)
+        return Row(method, scores, ", ".join(dict.fromkeys(rates)))
+
+    def variant_rows(self, method: str) -> dict[str, Row]:
+        """One row for each variant, with its selected learning rate."""
+        result, rows = self.results[method], {}
+        for name, rate in result["selected"].items():
+            runs = self._runs(method, name)
+            missing = {self.score: [np.nan] * len(self.tasks)}
+            scores = np.array([run.get("test", missing)[self.score] for run in runs], float)
+            rows[name] = Row(name, scores, f"{rate:g}")
+        return rows
+
+    def _runs(self, method: str, variant: str) -> list[dict[str, Any]]:
+        result = self.results[method]
+        rate = result["selected"][variant]
+        return [
+            run
+            for run in result["runs"]
+            if run["variant"] == variant and run["learning_rate"] == rate
+        ]
+
+    def _validation(self, method: str, variant: str) -> float:
+        return float(np.mean([run["score"] for run in self._runs(method, variant)]))
+
+    def train_records(self, method: str) -> list[list[dict[str, Any]]]:
+        """metrics.jsonl of the reported runs of a method while training, one list a run."""
+        result = self.results[method]
+        runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for record in read_lines(self.path / METRICS):
+            if record["method"] != method or record["split"] != "train":
+                continue
+            if record["learning_rate"] == result["selected"][record["variant"]]:
+                runs.setdefault((record["variant"], record["seed"]), []).append(record)
+        return list(runs.values())
+
+    def seconds(self, method: str) -> float:
+        """Wall time of all runs of a method together, compilation included."""
+        # A resumed epoch was trained twice but counts once.
+        epochs = {(r["epoch"], "compile_seconds" in r): r for r in self._timings(method)}
+        return sum(v for r in epochs.values() for k, v in r.items() if k.endswith("_seconds"))
+
+    def step_seconds(self, method: str) -> float:
+        """Seconds a training step and run takes, in the fastest epoch."""
+        epochs = [
+            r["train_seconds"] / r["runs"] for r in self._timings(method) if "train_seconds" in r
+        ]
+        return min(epochs, default=np.nan) / self.results[method]["steps_per_epoch"]
+
+    def _timings(self, method: str) -> list[dict[str, Any]]:
+        return [r for r in read_lines(self.path / TIMINGS) if r["method"] == method]
+
+
+def table(report: Report) -> str:
+    """The methods' test scores as a Markdown table."""
+    paper = report.description.get("paper", {})
+    label = report.description["score_label"]
+    heads = ["method", *(f"{task} {label}" for task in report.tasks), "mean", "learning rate"]
+    heads += ["time", "step cost"] + (["paper"] if paper else [])
+    baseline = report.step_seconds(BASELINE) if BASELINE in report.results else np.nan
+    lines = []
+    for method in report.results:
+        row = report.row(method)
+        cells = [_mean_error(m, e) for m, e in zip(row.mean, row.error, strict=True)]
+        average = Row("", row.scores.mean(axis=1, keepdims=True), "")
+        cells.append(_mean_error(average.mean[0], average.error[0]))
+        cost = report.step_seconds(method) / baseline
+        cells += [row.learning_rate, f"{report.seconds(method):.0f} s"]
+        cells.append("–" if np.isnan(cost) else f"{cost:.2f}")
+        if paper:
+            cells.append(" / ".join(f"{value:.2f}" for value in paper.get(method, [])) or "–")
+        lines.append([row.label, *cells])
+    return _markdown(heads, lines)
+
+
+def summary(report: Report) -> str:
+    """The table with what it takes to read it."""
+    description = report.description
+    config, examples = description["config"], description["examples"]
+    failed = [
+        f"{run['method']} {run['variant']} seed {run['seed']}".replace("  ", " ")
+        for result in report.results.values()
+        for run in result["runs"]
+        if run["failed_step"] is not None
+    ]
+    lines = [
+        table(report),
+        "",
+        f"Test {report.score} (mean ± standard error over {config['seeds']} seeds) at the epoch "
+        f"that is best on validation, of {config['epochs']}; {examples['train']} training, "
+        f"{examples['validation']} validation, {examples['test']} test examples. time: all runs "
+        "of the method, compilation included. step cost: of one run's training step, "
+        f"fastest epoch, relative to {BASELINE}.",
+    ]
+    if failed:
+        lines += ["", f"Stopped at a number that is not finite: {', '.join(failed)}."]
+    return "\n".join(lines)
+
+
+def write_report(path: Path) -> str:
+    """Write table.md and the figures of a run; the text to print."""
+    from experiments import figures
+
+    report = Report(path)
+    text = summary(report)
+    title = f"# {report.description['experiment']}: {report.description['config']['dataset']}"
+    environment = ", ".join(f"{k} {v}" for k, v in report.description["versions"].items())
+    devices = ", ".join(sorted(set(report.description["devices"])))
+    footer = (
+        f"`{report.description['command']}`\n\n"
+        f"Python {report.description['python']}, {environment}; "
+        f"{len(report.description['devices'])} × {devices}."
+    )
+    (path / "table.md").write_text(f"{title}\n\n{text}\n\n{footer}\n")
+    written = ["table.md", *figures.draw(report)]
+    return f"\n{text}\n\n{path}: {', '.join(written)}"
+
+
+def _mean_error(mean: float, error: float) -> str:
+    return f"{mean:.2f} ± {error:.2f}" if error else f"{mean:.2f}"
+
+
+def _markdown(heads: list[str], lines: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+
+    def line(cells: list[str]) -> str:
+        padded = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [("-" * (width - 1) + ":") if i else "-" * width for i, width in enumerate(widths)]
+    return "\n".join([line(heads), line(rule), *map(line, lines)])
+
+
+def main(args: list[str]) -> None:
+    """Redraw the table and figures of each folder named."""
+    if not args or args[0].startswith("-"):
+        print("usage: python -m experiments.report runs/NAME ...\n\n" + str(__doc__).strip())
+        sys.exit(0 if args and args[0] in ("-h", "--help") else 2)
+    try:
+        for path in args:
+            print(write_report(Path(path)))
+    except ExperimentError as error:
+        print(f"report: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,239 @@
+"""One training loop for all experiments: jitted, vmapped over runs, whole epochs a dispatch.
+
+A run is one seed, learning rate and variant of a method. All runs of a method are one
+compiled program with a leading axis of runs; what differs between them is data (`Run`).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+import mgda_jax
+from experiments.methods import Method
+from experiments.problem import Problem
+from experiments.recording import recorded
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+      batch_size: examples a step.
+      epochs: passes over the training part; the last incomplete batch is dropped.
+      optimizer: `optimizer(learning_rate) -> GradientTransformation`.
+      decay: `decay(epoch) -> factor` of the learning rate.
+      scope: whether head gradients are scaled too, "shared" or "all"; None for the
+        rule's own.
+    """
+
+    batch_size: int
+    epochs: int
+    optimizer: Callable[[jax.Array], optax.GradientTransformation]
+    decay: Callable[[jax.Array], jax.Array]
+    scope: str | None = None
+
+
+class Run(NamedTuple):
+    """What one run does not share with the others; leaves stacked over runs.
+
+    Attributes:
+      seed: () uint32, of initialisation, data order and dropout.
+      learning_rate: () at the start.
+      coefficients: (T,) static loss weights.
+      scored: (T,) bool, the tasks whose metric selects the epoch.
+    """
+
+    seed: jax.Array
+    learning_rate: jax.Array
+    coefficients: jax.Array
+    scored: jax.Array
+
+
+class RunState(NamedTuple):
+    """All that changes while a run trains, and so all that a checkpoint holds.
+
+    Attributes:
+      params: (shared, own).
+      optimizer: the optimiser's state.
+      oracle: the oracle's `AggregateState`.
+      best_params: (shared, own) of the best epoch by validation.
+      best_score: () its score.
+      best_epoch: () int32, −1 before the first validation.
+      failed_step: () int32, the step that met a number that is not finite, else −1; from
+        then on nothing of the run changes.
+      failed_task: () int32, the first task with such a loss, T when only gradients were.
+    """
+
+    params: tuple[PyTree, PyTree]
+    optimizer: PyTree
+    oracle: mgda_jax.AggregateState
+    best_params: tuple[PyTree, PyTree]
+    best_score: jax.Array
+    best_epoch: jax.Array
+    failed_step: jax.Array
+    failed_task: jax.Array
+
+
+class Keys(NamedTuple):
+    """The random streams of a run."""
+
+    init: jax.Array
+    order: jax.Array
+    step: jax.Array
+
+
+def _keys(seed: jax.Array) -> Keys:
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """The pure functions that train all runs of one method on one problem.
+
+    Attributes:
+      problem: what is trained.
+      method: how the tasks are weighed.
+      recipe: batch size, optimiser, schedule.
+      split: divides the rows of a batch over devices.
+    """
+
+    problem: Problem
+    method: Method
+    recipe: Recipe
+    split: Callable[[PyTree], PyTree] = lambda batch: batch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in the training part."""
+        return num_examples(self.problem.data["train"]) // self.recipe.batch_size
+
+    def init(self, run: Run) -> RunState:
+        """The state of one run before its first step."""
+        params = self.problem.init(_keys(run.seed).init)
+        optimizer = self.recipe.optimizer(run.learning_rate).init(params)
+        never = jnp.array(-1, jnp.int32)
+        return RunState(
+            params=params,
+            optimizer=optimizer,
+            oracle=self._oracle(run).init(params[0]),
+            best_params=params,
+            best_score=jnp.array(-jnp.inf),
+            best_epoch=never,
+            failed_step=never,
+            failed_task=never,
+        )
+
+    def train_epoch(
+        self, state: RunState, run: Run, data: PyTree, epoch: jax.Array
+    ) -> tuple[RunState, dict[str, jax.Array]]:
+        """One epoch of one run.
+
+        Args:
+          state: the run's state.
+          run: what is its own.
+          data: the training part, leaves (N, ...).
+          epoch: () int32, counted from 0. Order and noise follow from seed and epoch, so
+            a resumed run sees the same batches.
+
+        Returns:
+          The new state and what was logged, leaves (steps, ...).
+        """
+        steps, batch = self.steps_per_epoch, self.recipe.batch_size
+        keys = _keys(run.seed)
+        order = jax.random.permutation(jax.random.fold_in(keys.order, epoch), num_examples(data))
+        rows = order[: steps * batch].reshape(steps, batch)
+        learning_rate = run.learning_rate * self.recipe.decay(epoch)
+        tx = self.recipe.optimizer(learning_rate)
+
+        def step(state: RunState, counted: tuple[jax.Array, jax.Array]):
+            number, row = counted
+            key = jax.random.fold_in(keys.step, number)
+            examples = self.split(jax.tree.map(lambda a: a[row], data))
+            return self._step(state, run, tx, examples, number, key)
+
+        numbers = epoch * steps + jnp.arange(steps, dtype=jnp.int32)
+        return lax.scan(step, state, (numbers, rows))
+
+    def _step(
+        self,
+        state: RunState,
+        run: Run,
+        tx: optax.GradientTransformation,
+        examples: PyTree,
+        number: jax.Array,
+        key: jax.Array,
+    ) -> tuple[RunState, dict[str, jax.Array]]:
+        data_key, rule_key = jax.random.split(key)
+        batch = self.problem.prepare(examples, data_key)
+        (losses, _), grads, oracle = self._oracle(run)(
+            *state.params, batch, state.oracle, key=rule_key
+        )
+        losses = jnp.stack([losses[task] for task in self.problem.tasks])
+        updates, optimizer = tx.update(grads, state.optimizer, state.params)
+        new = state._replace(
+            params=optax.apply_updates(state.params, updates), optimizer=optimizer, oracle=oracle
+        )
+        finite = jnp.isfinite(losses)
+        sound = jnp.all(finite) & jnp.isfinite(optax.tree.norm(updates))
+        alive = state.failed_step < 0
+        fails = alive & ~sound
+        first_bad = jnp.where(jnp.all(finite), len(losses), jnp.argmin(finite))
+        kept = jax.tree.map(lambda n, o: jnp.where(alive & sound, n, o), new, state)
+        kept = kept._replace(
+            failed_step=jnp.where(fails, number, state.failed_step),
+            failed_task=jnp.where(fails, first_bad.astype(jnp.int32), state.failed_task),
+        )
+        return kept, {"loss": losses, **self._rule_log(oracle)}
+
+    def _oracle(self, run: Run) -> Any:
+        return mgda_jax.multitask_value_and_grad(
+            self.problem.encode,
+            self.problem.decode,
+            recorded(self.method.rule(run.coefficients)),
+            len(self.problem.tasks),
+            mode=self.method.mode,
+            scope=self.recipe.scope,
+        )
+
+    def _rule_log(self, oracle: mgda_jax.AggregateState) -> dict[str, jax.Array]:
+        log = {}
+        if oracle.task_weights is not None:
+            log["weight"] = oracle.task_weights
+        recording = getattr(oracle.weighting, "diagnostics", None)
+        if recording is not None:
+            log["cosine"] = recording.cosines
+            log["direction_norm"] = recording.direction_norm
+            log["stationarity"] = recording.stationarity
+        rule_state = getattr(oracle.weighting, "rule", oracle.weighting)
+        if hasattr(rule_state, "min_norm"):
+            log["min_norm"] = rule_state.min_norm
+        return log
+
+    def tally(self, params: tuple[PyTree, PyTree], examples: PyTree, valid: jax.Array) -> PyTree:
+        """Sums over the valid ones of some examples, for one run."""
+        batch = self.problem.prepare(self.split(examples), None)
+        return self.problem.tally(*params, batch, valid)
+
+    def select(self, state: RunState, run: Run, scores: jax.Array, epoch: jax.Array) -> RunState:
+        """Keep the parameters where the mean score (T,) of the scored tasks is the best so far."""
+        score = jnp.sum(jnp.where(run.scored, scores, 0)) / jnp.sum(run.scored)
+        better = (score > state.best_score) & (state.failed_step < 0)
+        best = jax.tree.map(
+            lambda n, o: jnp.where(better, n, o),
+            (state.params, score, epoch),
+            (state.best_params, state.best_score, state.best_epoch),
+        )
+        return state._replace(best_params=best[0], best_score=best[1], best_epoch=best[2])
+
+
+def num_examples(data: PyTree) -> int:
+    """The length of the leading axis of a part of the data."""
+    return len(jax.tree.leaves(data)[0])
