@@ -73,12 +73,12 @@ def aggregate(
       >>> import jax.numpy as jnp, optax
       >>> tx = optax.chain(aggregate(min_norm(), num_tasks=2), optax.sgd(1.0))
       >>> params = {"w": jnp.zeros(3)}
-      >>> grads = {"w": jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])}
+      >>> grads = {"w": jnp.array([[-4.0, 1.0, 1.0], [4.0, 1.0, 1.0]])}
       >>> updates, state = tx.update(grads, tx.init(params), params)
       >>> optax.apply_updates(params, updates)
       {'w': Array([ 0., -1., -1.], dtype=float32)}
       >>> optax.tree.get(state, "task_weights")
-      Array([0.6, 0.4], dtype=float32)
+      Array([0.5, 0.5], dtype=float32)
     """
     num_tasks = check_num_tasks(num_tasks, "aggregate")
     if not isinstance(weighting, (Weighting, RowRule)):

@@ -90,8 +90,8 @@ def weighted_sum(rows: PyTree, weights: jax.Array, *, active: jax.Array | None =
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> weighted_sum(jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]), jnp.array([0.6, 0.4]))
-      Array([0., 1., 1.], dtype=float32)
+      >>> weighted_sum(jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]), jnp.array([0.5, 0.5]))
+      Array([1., 1., 1.], dtype=float32)
     """
 
     def combine(leaf):

@@ -32,7 +32,7 @@ def task_vector(value: PyTree, num_tasks: int, name: str, dtype: Any = None) -> 
       ValueError: when there are not exactly T scalars.
 
     Examples:
-      >>> task_vector({"right": 2.0, "left": 1.0}, 2, "preference")
+      >>> task_vector({"right": 2.0, "left": 1.0}, 2, "preference", jnp.float32)
       Array([1., 2.], dtype=float32)
     """
     if isinstance(value, (list, tuple, dict)):
