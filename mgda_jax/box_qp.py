@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# The solver takes this many interior-point steps, then as many face steps, in turn.
+# Face steps from the first guess, which most problems need no more of; then this many
+# interior-point steps and as many face steps from where those got to, in turn.
+_FIRST = 8
 _PHASE = 4
 _MAX_STEPS = 48
 
@@ -48,19 +50,20 @@ def nonnegative_qp(
 ) -> QPSolution:
     """N problems x_n = argmin over x ≥ 0 of ½ xᵀ(C + λI)x + h_nᵀx with λ = 8 eps.
 
-    Mehrotra's predictor–corrector interior point finds out which x_i are
-    positive, semismooth Newton steps on that face (one masked Cholesky solve
-    each) finish exactly; the two take turns until the residual is of rounding
-    size. λ, relative to the unit diagonal, is what rounding does to C anyway; it
-    grows eightfold whenever C + λI turns out indefinite. It makes the minimiser
-    unique and finite when C is singular: up to O(λ) the shortest minimiser of
-    the problem itself, whose Cx is unique in any case.
+    Semismooth Newton steps on the face where x_i is thought to be positive (one
+    masked Cholesky solve each) are exact once the face is right. Where they go
+    astray Mehrotra's predictor–corrector interior point finds a better face, and
+    the two take turns until the residual is of rounding size. λ, relative to the
+    unit diagonal, is what rounding does to C anyway; it grows eightfold whenever
+    C + λI turns out indefinite. It makes the minimiser unique and finite when C
+    is singular: up to O(λ) the shortest minimiser of the problem itself, whose Cx
+    is unique in any case.
 
     Args:
       matrix: C, (T, T) positive semidefinite up to rounding, unit diagonal.
       linear: h, (N, T) of order one (larger positive entries do no harm) and
         bounded below on x ≥ 0, Cx = 0, as h = Ub is when C = UUᵀ.
-      face: (N, T) bool, a guess where x > 0 to try first, or None.
+      face: (N, T) bool, a first guess where x > 0; by default where h < 0.
 
     Returns:
       QPSolution. NaN or Inf in, NaN out.
@@ -74,26 +77,25 @@ def nonnegative_qp(
     start = _Iterate(
         y=primal,
         z=slack,
-        face=primal > slack if face is None else face,
+        face=linear < 0 if face is None else face,
         x=jnp.where(finite[:, None], jnp.zeros_like(linear), jnp.nan),
         residual=jnp.full(problems, jnp.inf, linear.dtype),
         regularization=jnp.full(problems, tolerance, linear.dtype),
         steps=jnp.zeros(problems, jnp.int32),
         done=~finite,
     )
-    first = 0 if face is None else _PHASE
     step = jax.vmap(_step, in_axes=(None, 0, 0, None, None))
 
     def body(carry):
         count, iterate = carry
-        on_face = count % (2 * _PHASE) >= _PHASE
+        on_face = (count < _FIRST) | ((count - _FIRST) % (2 * _PHASE) >= _PHASE)
         return count + 1, step(matrix, linear, iterate, on_face, tolerance)
 
     def unfinished(carry):
         count, iterate = carry
-        return (count < first + _MAX_STEPS) & ~jnp.all(iterate.done)
+        return (count < _MAX_STEPS) & ~jnp.all(iterate.done)
 
-    _, end = lax.while_loop(unfinished, body, (jnp.int32(first), start))
+    _, end = lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), start))
     residual = jax.vmap(_natural_residual)(end.x, matvec(end.x) + linear)
     return QPSolution(end.x, residual, end.regularization, end.steps)
 
