@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gradients import vjp
+from mgda_jax.gradients import over_tasks, vjp
 from mgda_jax.gramian import weighted_sum
 
 PyTree = Any
@@ -28,13 +28,20 @@ class Encoder(NamedTuple):
     combine: Callable[[PyTree, jax.Array, jax.Array | None], PyTree]
 
 
-def shared_inputs(encode: Callable, params: PyTree, batch: PyTree, num_tasks: int, has_aux: bool):
+def shared_inputs(
+    encode: Callable,
+    params: PyTree,
+    batch: PyTree,
+    num_tasks: int,
+    has_aux: bool,
+    pullbacks: str | None = None,
+) -> Encoder:
     """All tasks see one batch: one forward, one pullback for any weighted combination."""
     z, pull, aux = vjp(lambda p: encode(p, batch), params, has_aux=has_aux)
     zs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *jnp.shape(leaf))), z)
 
     def rows(dzs):
-        return jax.vmap(lambda dz: pull(dz)[0])(dzs)
+        return over_tasks(lambda dz: pull(dz)[0], dzs, pullbacks)
 
     def combine(dzs, weights, active):
         return pull(weighted_sum(dzs, weights, active=active))[0]
@@ -42,7 +49,9 @@ def shared_inputs(encode: Callable, params: PyTree, batch: PyTree, num_tasks: in
     return Encoder(zs, aux, rows, combine)
 
 
-def per_task_inputs(encode: Callable, params: PyTree, batch: PyTree, num_tasks: int, has_aux: bool):
+def per_task_inputs(
+    encode: Callable, params: PyTree, batch: PyTree, num_tasks: int, has_aux: bool
+) -> Encoder:
     """Each task has its own batch: one forward and one pullback a task."""
     batches = one_level(batch)
     if len(batches) != num_tasks:

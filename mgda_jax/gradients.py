@@ -13,7 +13,11 @@ PyTree = Any
 
 
 def task_gradients(
-    losses_fn: Callable[..., Any], shared: PyTree = None, has_aux: bool = False
+    losses_fn: Callable[..., Any],
+    shared: PyTree = None,
+    has_aux: bool = False,
+    *,
+    pullbacks: str | None = None,
 ) -> Callable[..., tuple[Any, PyTree]]:
     """Turn a function from parameters to T losses into one that also gives per-task gradients.
 
@@ -27,6 +31,9 @@ def task_gradients(
       shared: which leaves of params are shared: None for all, a prefix of params
         with bools, or a predicate on a leaf's path ("encoder/kernel").
       has_aux: whether losses_fn returns auxiliary output too.
+      pullbacks: how the T backward passes run: "vmap", "map" (one after the other, in
+        a loop), "unroll", or None for what is fastest: vmap on accelerators; on CPU
+        unrolled up to 4 tasks, mapped beyond.
 
     Returns:
       `fn(params, *args, active=None, **kwargs) -> (losses, grads)`, or
@@ -47,6 +54,8 @@ def task_gradients(
       (Array([ 5., 12.], dtype=float32), Array(1., dtype=float32), Array(9., dtype=float32))
     """
 
+    check_pullbacks(pullbacks)
+
     def value_and_gradients(params: PyTree, *args: Any, active: PyTree = None, **kwargs: Any):
         mask = partition.shared_mask(shared, params)
         treedef = jax.tree.structure(params)
@@ -58,13 +67,37 @@ def task_gradients(
         losses, pull, aux = vjp(of_parts, *partition.split(params, mask), has_aux=has_aux)
         num_tasks = stack_losses(losses).shape[0]
         active = task_mask(active, num_tasks)
-        rows = jax.vmap(lambda one_hot: pull(cotangent(losses, one_hot))[0])(jnp.eye(num_tasks))
+        one_hot = jnp.eye(num_tasks)
+        rows = over_tasks(lambda row: pull(cotangent(losses, row))[0], one_hot, pullbacks)
         counted = jnp.ones(num_tasks) if active is None else active
         own = pull(cotangent(losses, counted))[1]
         grads = partition.merge(treedef, rows, own, mask)
         return ((losses, aux) if has_aux else losses), grads
 
     return value_and_gradients
+
+
+def over_tasks(
+    pull: Callable[[PyTree], PyTree], cotangents: PyTree, pullbacks: str | None
+) -> PyTree:
+    """pull of every row of the cotangents (T, ...), stacked; see `task_gradients`."""
+    num_tasks = jax.tree.leaves(cotangents)[0].shape[0]
+    if pullbacks is None:
+        # Batched backward passes starve a CPU's caches; convolutions in a loop are slow there.
+        on_cpu = jax.default_backend() == "cpu"
+        pullbacks = ("unroll" if num_tasks <= 4 else "map") if on_cpu else "vmap"
+    if pullbacks == "vmap":
+        return jax.vmap(pull)(cotangents)
+    if pullbacks == "map":
+        return jax.lax.map(pull, cotangents)
+    rows = [pull(jax.tree.map(lambda leaf, t=t: leaf[t], cotangents)) for t in range(num_tasks)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+
+
+def check_pullbacks(pullbacks: Any) -> None:
+    """Raise ValueError unless pullbacks is one of the known ways."""
+    if pullbacks not in (None, "vmap", "map", "unroll"):
+        raise ValueError(f"pullbacks: expected 'vmap', 'map', 'unroll' or None, got {pullbacks!r}")
 
 
 def vjp(fun: Callable[..., Any], *primals: PyTree, has_aux: bool) -> tuple[Any, Any, Any]:

@@ -11,7 +11,7 @@ from jax import lax
 
 from mgda_jax.aggregate import AggregateState, check_scope, init_state
 from mgda_jax.encoder import per_task_inputs, shared_inputs
-from mgda_jax.gradients import vjp
+from mgda_jax.gradients import check_pullbacks, vjp
 from mgda_jax.gramian import accumulation_dtype, gramian, rescale, weighted_sum
 from mgda_jax.heads import infer_layout, scale_own
 from mgda_jax.tasks import check_num_tasks, cotangent, stack_losses, task_mask
@@ -35,6 +35,7 @@ def multitask_value_and_grad(
     inputs: str = "shared",
     lean: bool = False,
     every: int = 1,
+    pullbacks: str | None = None,
 ) -> "MultitaskValueAndGrad":
     """Losses and gradients of an encoder with T heads, combined by a weighting rule.
 
@@ -77,6 +78,8 @@ def multitask_value_and_grad(
       every: new weights every so many steps; in between the last ones are used again and
         the step costs a plain one. (Under vmap both branches run: there it saves nothing.)
 
+      pullbacks: how the T encoder pullbacks of mode "parameters" run, see `task_gradients`.
+
     Returns:
       oracle, with `oracle.init(shared=None) -> state` (shared is needed for a
       `RowRule`) and `oracle(shared, own, batch, state, *, key=None, active=None,
@@ -92,6 +95,7 @@ def multitask_value_and_grad(
 
     Examples:
       >>> import jax.numpy as jnp
+      >>> from mgda_jax import per_task_decode
       >>> from mgda_jax.weighting import min_norm
       >>> encode = lambda shared, x: x @ shared
       >>> heads = {"a": lambda own, z, x: jnp.sum((z - own) ** 2),
@@ -128,13 +132,25 @@ def multitask_value_and_grad(
         mode == "representation" or inputs == "per_task" or isinstance(weighting, RowRule)
     ):
         raise ValueError("lean: applies to a Weighting in mode 'parameters' with shared inputs")
+    check_pullbacks(pullbacks)
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ValueError(f"every: expected an int >= 1, got {every!r}")
     if every > 1 and "gramian" not in getattr(weighting, "reads", ()):
         raise ValueError("every: applies to a Weighting that reads the Gramian")
     scope = check_scope(weighting.scope if scope is None else scope)
     return MultitaskValueAndGrad(
-        encode, decode, weighting, num_tasks, mode, has_aux, scope, own_layout, inputs, lean, every
+        encode,
+        decode,
+        weighting,
+        num_tasks,
+        mode,
+        has_aux,
+        scope,
+        own_layout,
+        inputs,
+        lean,
+        every,
+        pullbacks,
     )
 
 
@@ -165,6 +181,7 @@ class MultitaskValueAndGrad:
     inputs: str
     lean: bool
     every: int
+    pullbacks: str | None
 
     def init(self, shared: PyTree = None) -> AggregateState:
         """The state before the first step; a `RowRule` needs the shared parameters."""
@@ -192,8 +209,12 @@ class MultitaskValueAndGrad:
         """See `multitask_value_and_grad`."""
         num_tasks, has_aux = self.num_tasks, self.has_aux
         active = task_mask(active, num_tasks)
-        forward = per_task_inputs if self.inputs == "per_task" else shared_inputs
-        encoder = forward(self.encode, shared, batch, num_tasks, has_aux)
+        model = (self.encode, shared, batch, num_tasks, has_aux)
+        if self.inputs == "per_task":
+            encoder = per_task_inputs(*model)
+        else:
+            # Lean wants the batched form: XLA can free each leaf once its products are summed.
+            encoder = shared_inputs(*model, "vmap" if self.lean else self.pullbacks)
         losses, pull_heads, decode_aux = vjp(
             lambda own, zs: self.decode(own, zs, batch), own, encoder.zs, has_aux=has_aux
         )

@@ -90,6 +90,7 @@ def call(rule, own=OWN, decode=DECODE, batch=BATCH, extra=None, **options):
 MODES = {
     "representation": dict(mode="representation"),
     "parameters": dict(mode="parameters"),
+    "mapped": dict(mode="parameters", pullbacks="map"),
     "lean": dict(mode="parameters", lean=True),
 }
 
@@ -334,6 +335,7 @@ def test_every_uses_the_last_weights_in_between(options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (dict(pullbacks="scan"), "pullbacks: expected"),
         (dict(every=0), "every: expected an int >= 1"),
         (dict(every=2, weighting=uniform()), "every: applies to"),
         (dict(mode="exact"), "mode: expected one of"),
@@ -382,12 +384,14 @@ def test_check_decode_finds_a_leak():
 # task_gradients
 
 
-def test_task_gradients_are_the_jacobian():
+@pytest.mark.parametrize("pullbacks", [None, "vmap", "map"])
+def test_task_gradients_are_the_jacobian(pullbacks):
     def losses(params):
         return losses_of(params["shared"], params["own"]), {"mean": jnp.mean(params["shared"]["b"])}
 
     params = {"shared": SHARED, "own": OWN}
-    fn = mgda_jax.task_gradients(losses, shared={"shared": True, "own": False}, has_aux=True)
+    shared = {"shared": True, "own": False}
+    fn = mgda_jax.task_gradients(losses, shared=shared, has_aux=True, pullbacks=pullbacks)
     (values, aux), grads = jax.jit(fn)(params)
     close(values, LOSSES)
     close(grads, {"shared": ROWS, "own": OWN_GRADS})

@@ -1,0 +1,167 @@
+"""What a multi-task step costs, relative to the step on the summed loss.
+
+    python -m benchmarks.step [--rounds N]
+
+Two models: LeNet with 2 heads (21k shared parameters) and a dense encoder
+784-512-512-64 with 40 binary heads (697k shared), batch 256. All programs of a model
+are timed in turn, round after round; a ratio is the median over the rounds of
+(program / plain `jax.grad` of the summed loss) in that round, so a machine whose
+speed drifts does not spoil it. Temporaries are XLA's own count.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import mgda_jax
+from experiments.models.lenet import LeNetSize, lenet
+from mgda_jax.weighting import min_norm, uniform
+
+PyTree = Any
+BATCH = 256
+
+
+class Model(NamedTuple):
+    """An encoder–decoder problem: parameters, batch, functions."""
+
+    name: str
+    num_tasks: int
+    shared: PyTree
+    own: PyTree
+    batch: PyTree
+    encode: Callable
+    decode: Callable
+
+
+def lenet_model() -> Model:
+    """The paper's network on MultiMNIST shapes, dropout on."""
+    encoder, head = lenet(LeNetSize())
+    keys = jax.random.split(jax.random.key(0), 6)
+    names = ("left", "right")
+    own = {name: head.init(key) for name, key in zip(names, keys, strict=False)}
+    batch = {"images": jax.random.normal(keys[2], (BATCH, 28, 28, 1)), "key": keys[3]}
+    for name, key in zip(names, keys[4:], strict=True):
+        batch[name] = jax.random.randint(key, (BATCH,), 0, 10)
+
+    def encode(shared, batch):
+        return encoder.apply(shared, batch["images"], batch["key"])
+
+    def loss(own, z, batch, name):
+        logits = head.apply(own, z, jax.random.fold_in(batch["key"], len(name)))
+        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch[name]).mean()
+
+    heads = {name: lambda o, z, b, name=name: loss(o, z, b, name) for name in names}
+    decode = mgda_jax.per_task_decode(heads)
+    return Model("LeNet, 2 tasks", 2, encoder.init(keys[5]), own, batch, encode, decode)
+
+
+def dense_model(num_tasks: int = 40) -> Model:
+    """784-512-512-64 and binary heads, stacked."""
+    sizes = (784, 512, 512, 64)
+    keys = iter(jax.random.split(jax.random.key(1), 16))
+    shared = [
+        {"w": jax.random.normal(next(keys), (m, n)) / m**0.5, "b": jnp.zeros(n)}
+        for m, n in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
+    own = {"w": jax.random.normal(next(keys), (num_tasks, 64)) / 8, "b": jnp.zeros(num_tasks)}
+    batch = {
+        "x": jax.random.normal(next(keys), (BATCH, 784)),
+        "y": jax.random.bernoulli(next(keys), 0.5, (num_tasks, BATCH)).astype(jnp.float32),
+    }
+
+    def encode(shared, batch):
+        z = batch["x"]
+        for layer in shared:
+            z = jax.nn.relu(z @ layer["w"] + layer["b"])
+        return z
+
+    def decode(own, zs, batch):
+        logits = jnp.einsum("tbd,td->tb", zs, own["w"]) + own["b"][:, None]
+        return jnp.mean(optax.losses.sigmoid_binary_cross_entropy(logits, batch["y"]), axis=1)
+
+    name = f"dense 784-512-512-64, {num_tasks} tasks"
+    return Model(name, num_tasks, shared, own, batch, encode, decode)
+
+
+def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
+    """One training step (gradients and SGD) per way of getting them."""
+
+    def apply(params, grads):
+        return jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads)
+
+    def plain(params, batch):
+        def total(params):
+            shared, own = params
+            z = model.encode(shared, batch)
+            zs = jax.tree.map(lambda x: jnp.broadcast_to(x, (model.num_tasks, *x.shape)), z)
+            losses = model.decode(own, zs, batch)
+            return jnp.sum(jnp.stack(jax.tree.leaves(losses))), losses
+
+        grads, losses = jax.grad(total, has_aux=True)(params)
+        return losses, apply(params, grads)
+
+    out: dict[str, tuple[Callable, tuple]] = {
+        "summed loss (jax.grad)": (plain, ((model.shared, model.own), model.batch))
+    }
+    variants = {
+        "uniform": (uniform(), {}),
+        "mgda_ub": (min_norm(), {"mode": "representation"}),
+        "mgda exact": (min_norm(), {"mode": "parameters"}),
+        "mgda exact, lean": (min_norm(), {"mode": "parameters", "lean": True}),
+    }
+    for name, (rule, options) in variants.items():
+        oracle = mgda_jax.multitask_value_and_grad(
+            model.encode, model.decode, rule, model.num_tasks, own_layout=None, **options
+        )
+
+        def step(params, batch, state, oracle=oracle):
+            (losses, _), grads, state = oracle(*params, batch, state)
+            return losses, apply(params, grads), state
+
+        arguments = ((model.shared, model.own), model.batch, oracle.init())
+        out[name] = (step, arguments)
+    return out
+
+
+def measure(model: Model, rounds: int) -> list[str]:
+    """The model's rows of the table."""
+    compiled, arguments, times = {}, {}, {}
+    for name, (step, args) in programs(model).items():
+        compiled[name] = jax.jit(step).lower(*args).compile()
+        arguments[name], times[name] = args, []
+        jax.block_until_ready(compiled[name](*args))
+    for _ in range(rounds):
+        for name, program in compiled.items():
+            start = time.perf_counter()
+            jax.block_until_ready(program(*arguments[name]))
+            times[name].append(time.perf_counter() - start)
+    base = times[next(iter(times))]
+    rows = []
+    for name, values in times.items():
+        ratio = statistics.median(t / b for t, b in zip(values, base, strict=True))
+        memory = compiled[name].memory_analysis().temp_size_in_bytes / 2**20
+        milliseconds = 1e3 * statistics.median(values)
+        rows.append(f"| {model.name} | {name} | {ratio:.2f} | {milliseconds:.2f} | {memory:.1f} |")
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=41, help="timed rounds (default 41)")
+    rounds = parser.parse_args().rounds
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, batch {BATCH}\n")
+    print("| model | step | ratio to the summed loss | ms | temporaries, MiB |")
+    print("|---|---|---|---|---|")
+    for model in (lenet_model(), dense_model()):
+        print("\n".join(measure(model, rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
