@@ -38,16 +38,7 @@ def unit_gramian(
     gramian: Gramian | jax.typing.ArrayLike, active: jax.Array | None = None
 ) -> UnitGramian:
     """The Gramian of the unit rows g_t / ‖g_t‖ of the active tasks."""
-    if active is None:
-        matrix, exponent = as_gramian(gramian)
-    else:
-        if isinstance(gramian, Gramian):
-            matrix, exponent = gramian
-        else:
-            matrix, exponent = jnp.asarray(gramian), jnp.zeros((), jnp.int32)
-        # Before anything looks at the entries: those of inactive tasks may be NaN.
-        matrix = jnp.where(active[:, None] & active[None, :], matrix, jnp.zeros_like(matrix))
-        matrix, exponent = normalize(Gramian(as_gramian(matrix).matrix, exponent))
+    matrix, exponent = active_gramian(gramian, active)
     norms = jnp.sqrt(jnp.diagonal(matrix))
     nonzero = norms != 0
     norms = jnp.where(nonzero, norms, jnp.ones_like(norms))
@@ -58,6 +49,21 @@ def unit_gramian(
     unit = jnp.where(pairs, cosines, identity)
     finite = jnp.all(jnp.isfinite(cosines))
     return UnitGramian(jnp.where(finite, unit, jnp.nan), norms, nonzero, exponent)
+
+
+def active_gramian(
+    gramian: Gramian | jax.typing.ArrayLike, active: jax.Array | None = None
+) -> Gramian:
+    """The Gramian with the rows and columns of inactive tasks zero, whatever they hold."""
+    if active is None:
+        return as_gramian(gramian)
+    if isinstance(gramian, Gramian):
+        matrix, exponent = gramian
+    else:
+        matrix, exponent = jnp.asarray(gramian), jnp.zeros((), jnp.int32)
+    # Before anything looks at the entries: those of inactive tasks may be NaN.
+    matrix = jnp.where(active[:, None] & active[None, :], matrix, jnp.zeros_like(matrix))
+    return normalize(Gramian(as_gramian(matrix).matrix, exponent))
 
 
 def check_preference(preference: PyTree, rule: str, *, positive: bool = False) -> None:
