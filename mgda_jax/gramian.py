@@ -17,6 +17,8 @@ PyTree = Any
 # Columns of one leaf that enter one matrix product; partial products are added
 # with a two-sum, so the error does not grow with the number of parameters.
 _CHUNK = 32_768
+# The exponent of a leaf of zeros: below all others, so that it never decides the common one.
+_ZERO_LEAF = -(2**15)
 
 
 class Gramian(NamedTuple):
@@ -64,15 +66,18 @@ def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
     num_tasks = check_rows(rows)
     leaves = [part for leaf in jax.tree.leaves(rows) for part in _real_parts(leaf, active)]
     dtype = accumulation_dtype(*(leaf.dtype for leaf in leaves))
-    peak = jnp.zeros((), dtype)
-    for leaf in leaves:
-        peak = jnp.maximum(peak, jnp.max(jnp.abs(leaf), initial=0).astype(dtype))
-    exponent = _safe_exponent(peak)
-    scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
     zero = jnp.zeros((num_tasks, num_tasks), dtype)
+    if not leaves:
+        return Gramian(zero, jnp.zeros((), jnp.int32))
+    # Each leaf has its own exponent until the end, so that a leaf is done with, and its
+    # memory free, before the next one is looked at.
+    shares, exponents = zip(*(_leaf_gramian(leaf, dtype) for leaf in leaves), strict=True)
+    exponent = jnp.max(jnp.stack(exponents))
+    exponent = jnp.where(exponent == _ZERO_LEAF, jnp.zeros_like(exponent), exponent)
     total = (zero, zero)
-    for leaf in leaves:
-        total = _add(total, _leaf_gramian(leaf, scale))
+    for (high, low), own in zip(shares, exponents, strict=True):
+        scale = jnp.ldexp(jnp.ones((), dtype), own - exponent)
+        total = _add(total, (high * scale * scale, low * scale * scale))
     matrix = total[0] + total[1]
     return normalize(Gramian((matrix + matrix.T) / 2, exponent))
 
@@ -201,11 +206,18 @@ def _safe_exponent(peak: jax.Array) -> jax.Array:
     limit = jnp.finfo(peak.dtype).maxexp - 2
     exponent = jnp.frexp(peak)[1].astype(jnp.int32)
     exponent = jnp.clip(exponent, -limit, limit)
-    return jnp.where(jnp.isfinite(peak) & (peak > 0), exponent, 0)
+    return jnp.where(jnp.isfinite(peak) & (peak > 0), exponent, jnp.zeros_like(exponent))
 
 
-def _leaf_gramian(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One leaf's (T, T) share as an unevaluated sum high + low."""
+def _leaf_gramian(leaf: jax.Array, dtype: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """One leaf's (T, T) share, an unevaluated sum high + low times 4^exponent, and the exponent."""
+    peak = jnp.max(jnp.abs(leaf)).astype(dtype)
+    exponent = _safe_exponent(peak)
+    scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
+    return _products(leaf, scale), jnp.where(peak == 0, _ZERO_LEAF, exponent)
+
+
+def _products(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
     mesh = jax.typeof(leaf).sharding.mesh
     if not mesh.empty and mesh.size > 1:
         # Flattening the parameter axes would make XLA gather a sharded one.

@@ -111,6 +111,13 @@ def test_zero_rows_give_zero():
     assert int(g.exponent) == 0
 
 
+@pytest.mark.parametrize("exponent", [-100, 0, 100])
+def test_zero_and_tiny_leaves_do_not_spoil_the_others(exponent):
+    rows = np.ldexp(rows_of(np.random.default_rng(8), 3, 6), exponent)
+    g = gramian([jnp.zeros((3, 2)), jnp.asarray(rows), jnp.asarray(np.ldexp(rows, -20))])
+    assert relative_error(g, np.concatenate([rows, np.ldexp(rows, -20)], axis=1)) <= 4 * EPS
+
+
 def test_rescale_by_any_factor():
     rows = rows_of(np.random.default_rng(7), 3, 5)
     g = rescale(gramian(jnp.asarray(rows)), jnp.float32(3e-30))

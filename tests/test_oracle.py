@@ -232,6 +232,34 @@ def test_representation_mode_is_one_encoder_pullback():
     assert "3x4x5xf32" in jax.jit(exact).lower(SHARED, OWN, BATCH, exact.init()).as_text()
 
 
+def test_lean_does_not_keep_all_gradients():
+    """Twelve dense layers, eight tasks: XLA's own count of the temporaries, by compiling only."""
+    shared = [jax.ShapeDtypeStruct((128, 128), jnp.float32)] * 12
+    own = jax.ShapeDtypeStruct((8, 128), jnp.float32)
+    batch = jax.ShapeDtypeStruct((32, 128), jnp.float32)
+
+    def deep(layers, x):
+        for layer in layers:
+            x = jnp.tanh(x @ layer)
+        return x
+
+    def temporaries(**options):
+        oracle = multitask_value_and_grad(
+            deep,
+            lambda own, zs, _: jnp.sum(own * zs[:, 0], axis=1),
+            min_norm(),
+            8,
+            mode="parameters",
+            **options,
+        )
+        step = jax.jit(lambda *arguments: oracle(*arguments, oracle.init()))
+        return step.lower(shared, own, batch).compile().memory_analysis().temp_size_in_bytes
+
+    everything = 4 * 8 * 12 * 128**2
+    assert temporaries(pullbacks="vmap") >= everything
+    assert temporaries(lean=True) <= 0.6 * everything
+
+
 def test_a_rule_that_reads_nothing_forms_no_gramian():
     oracle = multitask_value_and_grad(encode, DECODE, uniform(), NUM_TASKS, mode="parameters")
     text = jax.jit(oracle).lower(SHARED, OWN, BATCH, oracle.init()).as_text()
