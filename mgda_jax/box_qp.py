@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mgda_jax.min_norm.solution import matvec
+from mgda_jax.min_norm.symmetric import factor
+
 # Face steps from the first guess, which most problems need no more of; then this many
 # interior-point steps and as many face steps from where those got to, in turn.
 _FIRST = 8
@@ -69,9 +72,9 @@ def nonnegative_qp(
       QPSolution. NaN or Inf in, NaN out.
     """
     tolerance = 8 * jnp.finfo(linear.dtype).eps
-    matvec = jax.vmap(lambda v: jnp.matmul(matrix, v, precision="highest"))
+    images = jax.vmap(matvec, in_axes=(None, 0))
     primal = jnp.ones_like(linear)
-    slack = jnp.maximum(matvec(primal) + linear, 0.1)
+    slack = jnp.maximum(images(matrix, primal) + linear, 0.1)
     problems = linear.shape[:1]
     finite = jnp.all(jnp.isfinite(matrix)) & jnp.all(jnp.isfinite(linear), axis=1)
     start = _Iterate(
@@ -96,7 +99,7 @@ def nonnegative_qp(
         return (count < _MAX_STEPS) & ~jnp.all(iterate.done)
 
     _, end = lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), start))
-    residual = jax.vmap(_natural_residual)(end.x, matvec(end.x) + linear)
+    residual = jax.vmap(_natural_residual)(end.x, images(matrix, end.x) + linear)
     return QPSolution(end.x, residual, end.regularization, end.steps)
 
 
@@ -106,23 +109,21 @@ def _step(matrix, linear, old, on_face, tolerance):
     free = old.face | ~on_face
     barrier = jnp.where(on_face, (~old.face).astype(linear.dtype), old.z / old.y)
     masked = jnp.where(free[:, None] & free[None, :], matrix, jnp.zeros_like(matrix))
-    factor = lax.linalg.cholesky(
-        masked + jnp.diag(barrier + old.regularization), symmetrize_input=False
-    )
+    solve = factor(masked + jnp.diag(barrier + old.regularization))
 
     def gradient(x):
-        return jnp.matmul(matrix, x, precision="highest") + old.regularization * x + linear
+        return matvec(matrix, x) + old.regularization * x + linear
 
     def face_step():
         zero = jnp.zeros_like(linear)
-        x = jnp.where(old.face, _solve(factor, jnp.where(old.face, -linear, zero)), zero)
-        x = x + _solve(factor, jnp.where(old.face, -gradient(x), zero))
+        x = jnp.where(old.face, solve(jnp.where(old.face, -linear, zero)), zero)
+        x = x + solve(jnp.where(old.face, -gradient(x), zero))
         x = jnp.where(old.face, x, zero)
         slope = jnp.where(old.face, zero, gradient(x))
         return old.y, old.z, x > slope, jnp.maximum(x, 0)
 
     def interior_step():
-        y, z = _predictor_corrector(factor, gradient(old.y), old.y, old.z)
+        y, z = _predictor_corrector(solve, gradient(old.y), old.y, old.z)
         return y, z, y > z, y
 
     y, z, face, x = lax.cond(on_face, face_step, interior_step)
@@ -145,11 +146,11 @@ def _step(matrix, linear, old, on_face, tolerance):
     return jax.tree.map(lambda a, b: jnp.where(old.done, a, b), old, new)
 
 
-def _predictor_corrector(factor, gradient, y, z):
-    """Mehrotra's step for z = Cy + h, y∘z = 0; factor is that of C + diag(z/y)."""
+def _predictor_corrector(solve, gradient, y, z):
+    """Mehrotra's step for z = Cy + h, y∘z = 0; solve is that of C + diag(z/y)."""
 
     def direction(correction):
-        dy = _solve(factor, correction - gradient)
+        dy = solve(correction - gradient)
         return dy, correction - z - z / y * dy
 
     def length(dy, dz):
@@ -168,7 +169,3 @@ def _predictor_corrector(factor, gradient, y, z):
 
 def _natural_residual(x, gradient):
     return jnp.max(jnp.abs(jnp.minimum(x, gradient))) / (1 + jnp.sqrt(jnp.sum(x * x)))
-
-
-def _solve(factor, b):
-    return jax.scipy.linalg.cho_solve((factor, True), b)

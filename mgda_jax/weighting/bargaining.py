@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mgda_jax.min_norm.solution import dot, matvec
+from mgda_jax.min_norm.symmetric import factor
+
 _MAX_STEPS = 48  # with λ = 0, and as many again with λ > 0
 
 
@@ -67,21 +70,18 @@ def bargaining_solution(matrix: jax.Array, target: jax.Array, power: float | jax
     finite = jnp.all(jnp.isfinite(matrix)) & jnp.all(jnp.isfinite(target))
 
     def gradient(a, regularization):
-        return jnp.matmul(matrix, a, precision="highest") + regularization * a
+        return matvec(matrix, a) + regularization * a
 
     def errors(a, regularization):
         """Residual, backward error and amplification of a."""
         scale = _power(a, power) / q
         residual = jnp.abs(gradient(a, regularization) * scale - 1)
-        amplification = jnp.matmul(absolute, a, precision="highest") * scale
+        amplification = matvec(absolute, a) * scale
         return jnp.max(residual), jnp.max(residual / (1 + amplification)), jnp.max(amplification)
 
     def start(regularization):
         a = _power(q, 1 / (1 + power))
-        curvature = jnp.maximum(
-            jnp.vdot(a, gradient(a, regularization), precision="highest"),
-            eps * jnp.vdot(a, a, precision="highest"),
-        )
+        curvature = jnp.maximum(dot(a, gradient(a, regularization)), eps * dot(a, a))
         a = a * _power(jnp.sum(q * a / _power(a, power)) / curvature, 1 / (1 + power))
         return a, jnp.maximum(gradient(a, regularization), 0.1 * q / _power(a, power))
 
@@ -125,9 +125,8 @@ def _newton(matrix, gradient, q, power, a, z, regularization):
     slope = power * z / a
     # Two eps damp the step where the factorisation would fail; the answer does not feel them.
     damping = slope + regularization + 2 * jnp.finfo(a.dtype).eps
-    factor = lax.linalg.cholesky(matrix + jnp.diag(damping), symmetrize_input=False)
     excess = q / _power(a, power) - z
-    da = jax.scipy.linalg.cho_solve((factor, True), z - gradient + excess)
+    da = factor(matrix + jnp.diag(damping))(z - gradient + excess)
     dz = excess - slope * da
     ratio = jnp.maximum(jnp.max(-da / a), jnp.max(-dz / z))
     step = jnp.minimum(0.99 / jnp.maximum(ratio, jnp.finfo(a.dtype).tiny), 1)

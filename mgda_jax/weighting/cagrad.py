@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mgda_jax.box_qp import nonnegative_qp
+from mgda_jax.min_norm.solution import dot, matvec
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.unit_gramian import (
@@ -119,8 +120,8 @@ def cagrad(
         present = jnp.ones_like(unit.nonzero) if active is None else active
         has_zero_row = jnp.any(present & ~unit.nonzero)
         mean = jnp.where(unit.nonzero, share * unit.norms, jnp.zeros_like(share))
-        gains = jnp.matmul(unit.matrix, mean, precision="highest")
-        length = jnp.sqrt(jnp.maximum(jnp.vdot(mean, gains, precision="highest"), 0))
+        gains = matvec(unit.matrix, mean)
+        length = jnp.sqrt(jnp.maximum(dot(mean, gains), 0))
         cosines = jnp.clip(gains / jnp.where(length == 0, jnp.ones_like(length), length), -1, 1)
         end = _search(unit, cosines, radius, has_zero_row)
         weights = share + length * end.y / unit.norms
@@ -156,22 +157,22 @@ def _search(unit: UnitGramian, cosines, radius, has_zero_row) -> _Search:
         solution = nonnegative_qp(unit.matrix, linear[None, :], face=face[None, :])
         y = jnp.where(unit.nonzero, solution.x[0], zero)
         regularization = solution.regularization[0]
-        image = jnp.matmul(unit.matrix, y, precision="highest") + regularization * y
-        distance = jnp.sqrt(jnp.maximum(jnp.vdot(y, image, precision="highest"), 0))
+        image = matvec(unit.matrix, y) + regularization * y
+        distance = jnp.sqrt(jnp.maximum(dot(y, image), 0))
         inside = distance <= radius
         low = jnp.where(inside, old.level, old.low)
         high = jnp.where(inside, old.high, old.level)
         # d(distance)/dt = ⟨slope, y⟩/distance.
-        rate = jnp.vdot(slope, y, precision="highest")
+        rate = dot(slope, y)
         step = distance * (radius - distance) / jnp.where(rate > 0, rate, jnp.ones_like(rate))
         newton = jnp.where(rate > 0, old.level + step, high)
         between = (newton > low) & (newton <= high)
         level = jnp.where(between, newton, low + (high - low) / 2)
-        scale = 1 + jnp.sqrt(jnp.vdot(y, y, precision="highest"))
+        scale = 1 + jnp.sqrt(dot(y, y))
         off = jnp.abs(distance - radius) / scale
         at_top = inside & (old.level == old.high)
         # Where λ makes up most of the distance no level above zero is attainable without it.
-        weight = regularization * jnp.vdot(y, y, precision="highest")
+        weight = regularization * dot(y, y)
         unattainable = (old.level > 0) & (2 * weight > distance * distance)
         off = jnp.where(at_top | unattainable, jnp.zeros_like(off), off)
         y_zero = jnp.where(old.level == 0, y, old.y_zero)

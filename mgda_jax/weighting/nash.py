@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mgda_jax.min_norm.solution import dot, matvec
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.bargaining import Bargain, bargaining_solution
 from mgda_jax.weighting.base import Weighting
@@ -231,7 +232,7 @@ def _clip_norm(weights, exponent, unit, max_norm):
     point = jnp.where(unit.nonzero, weights * unit.norms, jnp.zeros_like(weights))
     peak = jnp.max(jnp.abs(point))
     point = point / jnp.where(peak == 0, jnp.ones_like(peak), peak)
-    square = jnp.vdot(point, jnp.matmul(unit.matrix, point, precision="highest"))
+    square = dot(point, matvec(unit.matrix, point))
     # The length is mantissa · 2^(shift + exponent), which need not be representable.
     mantissa, shift = jnp.frexp(peak * jnp.sqrt(jnp.maximum(square, 0)))
     shift = shift.astype(jnp.int32) + unit.exponent

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax.box_qp import QPSolution, nonnegative_qp
+from mgda_jax.min_norm.solution import matvec
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.positive import check_reduction
 from mgda_jax.weighting.unit_gramian import (
@@ -129,7 +130,7 @@ def dual_proj(*, preference: PyTree = None, reduction: str = "mean") -> Weightin
         lower = share * unit.norms
         peak = jnp.max(lower)
         peak = jnp.where(peak == 0, jnp.ones_like(peak), peak)
-        linear = jnp.matmul(unit.matrix, lower / peak, precision="highest")
+        linear = matvec(unit.matrix, lower / peak)
         solution = _project(unit, linear[None, :])
         return share + peak * solution.x[0] / unit.norms, _report(solution)
 
