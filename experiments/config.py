@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 
@@ -17,50 +17,59 @@ from experiments.errors import ExperimentError
 UNSET = -1  # of a number whose default depends on the data set
 
 
+def hint(text: str, metavar: str | None = None) -> Any:
+    """For an annotation: what --help shows as the default."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Options of the trainer. Every attribute is a flag; its comment is the flag's help."""
+    """Options of the trainer; every attribute is a flag.
+
+    Attributes:
+      methods: What to compare, separated by commas: single (one model per task), grid (static
+        weights), or any rule of mgda_jax.weighting, with its options in parentheses, as in
+        uniform,mgda_ub(normalization=l2). mgda is min_norm on exact gradients; the suffix _ub
+        gives a gradient rule the gradients of the representation instead.
+      seeds: How many seeds each method is trained with; the table shows mean and standard error.
+      epochs: Passes over the training part.
+      batch_size: Examples a step.
+      learning_rate: One or several; of several, each method is reported with the one that is
+        best on validation.
+      optimizer: sgd uses --momentum.
+      momentum: Momentum of SGD.
+      decay_factor: The learning rate is multiplied by this every --decay-every.
+      decay_every: Epochs between two decays; below 1, a fraction of all epochs.
+      grid: Number of weight vectors (c, 1 - c) that the method grid trains.
+      head_scope: Whether the weights scale the heads' own gradients (all) or not (shared);
+        rule: loss weightings do, gradient rules do not.
+      log_points: Lines of metrics.jsonl an epoch and run; each is a mean over its part of the
+        epoch.
+      checkpoint_seconds: Save a checkpoint at the first end of an epoch after so many seconds.
+      runs_dir: Folder of all runs.
+      name: Folder of this run in --runs-dir.
+      cache_dir: Folder of prepared data sets and compiled programs.
+      overwrite: Train anew where --name holds a run already. Without it, a run with the same
+        options continues where it stopped, and one with other options is refused.
+    """
 
     methods: str = "single,uniform,mgda,mgda_ub"
-    """What to compare, separated by commas: single (one model per task), grid (static weights),
-    or any rule of mgda_jax.weighting, with options in parentheses, as in
-    'uniform,mgda_ub(normalization=l2)'. mgda is min_norm on exact gradients; the suffix _ub gives
-    a gradient rule the gradients of the representation instead."""
     seeds: int = 3
-    """How many seeds each method is trained with; the table shows their mean and standard error."""
     epochs: int = UNSET
-    """Passes over the training part."""
     batch_size: int = UNSET
-    """Examples a step."""
     learning_rate: tuple[float, ...] = (0.05,)
-    """One or several; of several, each method is reported with the one that is best on
-    validation."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """SGD uses --momentum."""
     momentum: float = 0.9
-    """Momentum of SGD."""
     decay_factor: float = 0.5
-    """The learning rate is multiplied by this ..."""
     decay_every: float = 0.3
-    """... every so many epochs; below 1, every such fraction of all epochs."""
     grid: int = 9
-    """Number of weight vectors (c, 1 - c) that the method grid trains."""
     head_scope: Literal["rule", "shared", "all"] = "rule"
-    """Whether the weights scale the heads' own gradients (all) or not (shared); rule: loss
-    weightings do, gradient rules do not."""
     log_points: int = 10
-    """Lines of metrics.jsonl an epoch; each is a mean over its part of the epoch."""
     checkpoint_seconds: float = 10.0
-    """Save a checkpoint at the first end of an epoch after so many seconds."""
     runs_dir: Path = Path("runs")
-    """Folder of all runs."""
-    name: str = ""
-    """Folder of this run in --runs-dir; by default made of experiment and data set."""
+    name: Annotated[str, hint("made of experiment and data set")] = ""
     cache_dir: Path = Path(".cache")
-    """Folder of prepared data sets and compiled programs."""
-    overwrite: bool = False
-    """Train anew where --name holds a run already; without it, a run with the same options
-    continues where it stopped and one with other options is refused."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
 
     def resolved(self) -> Self:
         """With a number in place of every UNSET; experiments override it."""

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import jax
-import tyro
 
-from experiments.config import UNSET, TrainingConfig, run_main
+from experiments.config import UNSET, TrainingConfig, hint, run_main
 from experiments.data.digits import load_digits
 from experiments.data.multi_mnist import Dataset
 from experiments.errors import ExperimentError
@@ -32,25 +31,26 @@ PAPER = {
 
 @dataclasses.dataclass(frozen=True)
 class MultiMnistConfig(TrainingConfig):
-    """Two overlapping digits an image, one task a digit. Prints a table of test accuracies and
-    writes config.json, metrics.jsonl, results.json, table.md, accuracy_profile.png and weights.png
-    into --runs-dir/--name. The same command continues a run that was stopped."""
+    """Train on images of two overlapping digits, each digit's class being a task.
+
+    Prints a table of test accuracies and writes config.json, metrics.jsonl, results.json,
+    table.md, accuracy_profile.png and weights.png into the run's folder. The same command
+    continues a run that was stopped.
+
+    Attributes:
+      dataset: digits: the 1797 images that ship with scikit-learn, no download, a small LeNet.
+        mnist: the paper's MultiMNIST and LeNet. fashion: the same of Fashion-MNIST.
+        mnist_fashion: a digit on the left, a piece of clothing on the right.
+      data_dir: Folder with the four official .gz files of --dataset, or with a folder mnist and
+        a folder fashion of them.
+      epochs: Passes over the training part.
+      batch_size: Examples a step.
+    """
 
     dataset: Literal["digits", "mnist", "fashion", "mnist_fashion"] = "digits"
-    """digits: 1 797 images that ship with scikit-learn, no download, a small LeNet. mnist: the
-    paper's MultiMNIST and LeNet. fashion: Fashion-MNIST likewise. mnist_fashion: a digit on the
-    left, a piece of clothing on the right."""
-    data_dir: Path | None = None
-    """Folder with the four official .gz files of --dataset (or one folder mnist and one fashion
-    with them); by default they are downloaded."""
-    epochs: Annotated[int, tyro.conf.arg(help_behavior_hint="(default: digits 20, else 100)")] = (
-        UNSET
-    )
-    """Passes over the training part."""
-    batch_size: Annotated[
-        int, tyro.conf.arg(help_behavior_hint="(default: digits 64, else 256)")
-    ] = UNSET
-    """Examples a step."""
+    data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
+    epochs: Annotated[int, hint("digits 20, else 100")] = UNSET
+    batch_size: Annotated[int, hint("digits 64, else 256")] = UNSET
 
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""

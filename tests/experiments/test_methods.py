@@ -1,0 +1,76 @@
+"""Methods by name."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.methods import MethodError, method_names, parse_methods, rule_names
+from mgda_jax import RowRule, Weighting
+
+TASKS = ("left", "right")
+
+
+def parse(text: str, grid: int = 9):
+    return parse_methods(text, TASKS, grid, steps_per_epoch=7)
+
+
+def test_every_rule_of_the_package_makes_a_method():
+    names = rule_names()
+    assert {"uniform", "min_norm"} <= set(names)
+    for name in names:
+        (method,) = parse(name)
+        assert isinstance(method.rule(jnp.ones(2)), (Weighting, RowRule)), name
+        assert len(method.variants) == 1 and method.variants[0].scored.all()
+
+
+def test_single_is_one_model_a_task():
+    (single,) = parse("single")
+    assert [v.name for v in single.variants] == list(TASKS)
+    for t, variant in enumerate(single.variants):
+        np.testing.assert_array_equal(variant.coefficients, np.eye(2)[t])
+        np.testing.assert_array_equal(variant.scored, np.eye(2)[t].astype(bool))
+
+
+def test_grid_is_inside_the_simplex():
+    (grid,) = parse("grid", grid=9)
+    weights = np.stack([v.coefficients for v in grid.variants])
+    np.testing.assert_allclose(weights[:, 0], np.arange(1, 10) / 10, rtol=1e-6)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+    assert len({v.name for v in grid.variants}) == 9
+
+
+def test_names_suffixes_and_options():
+    plain, ub, options = parse("min_norm, mgda_ub ,mgda(normalization=l2, max_steps=3)")
+    assert (plain.mode, ub.mode, options.mode) == ("parameters", "representation", "parameters")
+    assert options.spec == "mgda(normalization=l2, max_steps=3)"
+    mean = parse("uniform(reduction=mean)")[0].rule(jnp.ones(2))
+    assert isinstance(mean, Weighting)
+    np.testing.assert_allclose(mean.update(mean.init(2))[0], [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "no method 'nothing'; expected one of single, grid, mgda, mgda_ub"),
+        ("mgda,mgda", "named twice"),
+        ("mgda(", "cannot read"),
+        ("mgda(l2)", "expected option=value"),
+        ("mgda(norm=l2)", "takes the options normalization"),
+        ("mgda(normalization=max)", "normalization must be one of"),
+        ("single(a=1)", "takes no options"),
+        ("", "no method|cannot read"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(text: str, message: str):
+    with pytest.raises(MethodError, match=message) as info:
+        parse(text)
+    assert "\n" not in str(info.value) and str(info.value).startswith("--methods: ")
+
+
+def test_grid_of_three_tasks_is_refused():
+    with pytest.raises(MethodError, match="grid over two tasks, here are 3"):
+        parse_methods("grid", ("a", "b", "c"), 9, 7)
+
+
+def test_names_for_help_are_unique():
+    assert len(method_names()) == len(set(method_names()))
