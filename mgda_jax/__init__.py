@@ -1,6 +1,6 @@
 """Multiple gradient descent in JAX: T conflicting losses in, one update out."""
 
-from mgda_jax import weighting
+from mgda_jax import pareto, weighting
 from mgda_jax.aggregate import AggregateState, aggregate, aggregate_states, mgda
 from mgda_jax.diagnostics import Diagnostics, diagnostics
 from mgda_jax.gradients import masked_mean, task_gradients
@@ -28,6 +28,7 @@ __all__ = [
     "mgda",
     "min_norm_point",
     "multitask_value_and_grad",
+    "pareto",
     "per_task_decode",
     "task_gradients",
     "weighted_sum",
