@@ -1,20 +1,31 @@
 """The rules: each a factory that returns a `Weighting` or a `RowRule`."""
 
+from mgda_jax.weighting.aligned import aligned_mtl
 from mgda_jax.weighting.cagrad import cagrad
+from mgda_jax.weighting.cross import cross_gramian, modo, sdmgrad
+from mgda_jax.weighting.equal import config, imtl, imtl_g
 from mgda_jax.weighting.go4align import go4align
+from mgda_jax.weighting.gradnorm import gradnorm, ntkmtl
 from mgda_jax.weighting.loss_history import dwa, famo
 from mgda_jax.weighting.loss_learned import imtl_l, uncertainty
 from mgda_jax.weighting.loss_scale import gls, scale_invariant, stch
 from mgda_jax.weighting.mgda import MinNormState, min_norm
 from mgda_jax.weighting.nash import fair_grad, nash_mtl
+from mgda_jax.weighting.priority import pcd
 from mgda_jax.weighting.projection import gradvac, pcgrad
+from mgda_jax.weighting.robust import krum
+from mgda_jax.weighting.smoothing import cr_mogm
 from mgda_jax.weighting.static import fixed, uniform
 from mgda_jax.weighting.stochastic import random, rlw
 from mgda_jax.weighting.upgrad import dual_proj, upgrad
 
 __all__ = [
     "MinNormState",
+    "aligned_mtl",
     "cagrad",
+    "config",
+    "cr_mogm",
+    "cross_gramian",
     "dual_proj",
     "dwa",
     "fair_grad",
@@ -22,14 +33,22 @@ __all__ = [
     "fixed",
     "gls",
     "go4align",
+    "gradnorm",
     "gradvac",
+    "imtl",
+    "imtl_g",
     "imtl_l",
+    "krum",
     "min_norm",
+    "modo",
     "nash_mtl",
+    "ntkmtl",
+    "pcd",
     "pcgrad",
     "random",
     "rlw",
     "scale_invariant",
+    "sdmgrad",
     "stch",
     "uncertainty",
     "uniform",

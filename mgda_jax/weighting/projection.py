@@ -206,5 +206,5 @@ def _draw(own: jax.Array, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """The next state's key and the key of this draw."""
     if key is not None:
         return own, key
-    next_key, key = jax.random.split(own)
-    return next_key, key
+    split = jax.random.split(own)
+    return split[0], split[1]

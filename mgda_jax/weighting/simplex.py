@@ -1,4 +1,4 @@
-"""The Euclidean projection on the simplex, and a projected step on it."""
+"""The Euclidean projection on the simplex, and steps on it of any magnitude."""
 
 import jax
 import jax.numpy as jnp
@@ -34,23 +34,6 @@ def simplex_projection(point: jax.Array, mask: jax.Array) -> jax.Array:
     kept = jnp.sum(ordered > thresholds)
     threshold = jnp.take(thresholds, jnp.maximum(kept - 1, 0))
     return jnp.where(mask, jnp.maximum(relative - threshold, 0), jnp.zeros_like(point))
-
-
-def simplex_step(
-    weights: jax.Array, gradient: jax.Array, exponent: jax.Array, mask: jax.Array
-) -> jax.Array:
-    """The projection of w − 4^exponent · v on the simplex, for a step of any magnitude.
-
-    Args:
-      weights: w, (T,) on the simplex of the mask.
-      gradient: v, (T,).
-      exponent: () int32.
-      mask: (T,) bool.
-
-    Returns:
-      (T,) on the simplex of the mask.
-    """
-    return simplex_projection(weights - shifted_step(gradient, exponent, mask), mask)
 
 
 def shifted_step(gradient: jax.Array, exponent: jax.Array, mask: jax.Array) -> jax.Array:

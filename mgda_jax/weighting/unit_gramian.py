@@ -82,7 +82,13 @@ def preference_vector(
     preference: PyTree, unit: UnitGramian, active: jax.Array | None, rule: str
 ) -> jax.Array:
     """The preference as (T,) numbers, ones by default, zero for inactive tasks."""
-    dtype, num_tasks = unit.norms.dtype, len(unit.norms)
+    return task_preference(preference, len(unit.norms), unit.norms.dtype, active, rule)
+
+
+def task_preference(
+    preference: PyTree, num_tasks: int, dtype: Any, active: jax.Array | None, rule: str
+) -> jax.Array:
+    """`preference_vector` where there is no `UnitGramian`."""
     vector = jnp.ones(num_tasks, dtype)
     if preference is not None:
         vector = task_vector(preference, num_tasks, f"{rule}: preference", dtype)
