@@ -121,7 +121,8 @@ def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
         )
 
         def step(params, batch, state, oracle=oracle):
-            (losses, _), grads, state = oracle(*params, batch, state)
+            shared, own = params
+            (losses, _), grads, state = oracle(shared, own, batch, state)
             return losses, apply(params, grads), state
 
         arguments = ((model.shared, model.own), model.batch, oracle.init())
@@ -153,7 +154,7 @@ def measure(model: Model, rounds: int) -> list[str]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=41, help="timed rounds (default 41)")
     rounds = parser.parse_args().rounds
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, batch {BATCH}\n")
