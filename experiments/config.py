@@ -36,7 +36,7 @@ class TrainingConfig:
       batch_size: Examples a step.
       learning_rate: One or several; of several, each method is reported with the one that is
         best on validation.
-      optimizer: sgd uses --momentum.
+      optimizer: SGD (with --momentum) or Adam with its own defaults.
       momentum: Momentum of SGD.
       decay_factor: The learning rate is multiplied by this every --decay-every.
       decay_every: Epochs between two decays; below 1, a fraction of all epochs.

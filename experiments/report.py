@@ -103,7 +103,8 @@ class Report:
         ]
 
     def _validation(self, method: str, variant: str) -> float:
-        return float(np.mean([run["score"] for run in self._runs(method, variant)]))
+        scores = [run["score"] for run in self._runs(method, variant)]
+        return float(np.mean([-np.inf if score is None else score for score in scores]))
 
     def train_records(self, method: str) -> list[list[dict[str, Any]]]:
         """metrics.jsonl of the reported runs of a method while training, one list a run."""

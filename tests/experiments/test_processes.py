@@ -1,0 +1,91 @@
+"""What needs a process of its own: SIGKILL at any moment, and eight devices."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.run_folder import METRICS, RESULTS, read_lines
+from tests.experiments.tiny_run import ROOT, tiny_run
+
+
+def start(runs_dir: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.experiments.tiny_run", str(runs_dir)],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody killed, from a process like the others."""
+    runs_dir = tmp_path_factory.mktemp("whole")
+    finish(start(runs_dir))
+    return runs_dir / "run"
+
+
+def unfinished_save(runs_dir: Path) -> bool:
+    return any((runs_dir / "run" / "checkpoints").glob("*/*tmp*"))
+
+
+def kill_when(process: subprocess.Popen[str], moment) -> bool:
+    """SIGKILL at the first sight of the moment; False where the run ended before it."""
+    while process.poll() is None:
+        if moment():
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return True
+        time.sleep(0.001)
+    process.communicate()
+    return False
+
+
+def test_a_killed_run_ends_with_the_same_bytes(whole: Path, tmp_path: Path):
+    random_epoch = random.Random(time.time_ns()).randrange(2, 30)
+
+    def some_epochs() -> bool:
+        log = tmp_path / "run" / METRICS
+        return log.exists() and log.read_bytes().count(b'"validation"') >= 2 * random_epoch
+
+    killed = [
+        kill_when(start(tmp_path), lambda: unfinished_save(tmp_path)),
+        kill_when(start(tmp_path), some_epochs),
+    ]
+    assert killed[0]
+    finish(start(tmp_path))
+    for name in (RESULTS, METRICS):
+        message = f"{name} differs after a kill at {random_epoch} epochs"
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes(), message
+
+
+def test_eight_devices_give_the_same_losses(whole: Path, tmp_path: Path):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    finish(start(tmp_path, XLA_FLAGS=flags))
+    mine, theirs = (read_lines(path / METRICS) for path in (tmp_path / "run", whole))
+    assert len(mine) == len(theirs)
+    eps = float(np.finfo(np.float32).eps)
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a["method"], a["seed"], a["step"]) == (b["method"], b["seed"], b["step"])
+        if a["split"] == "train":
+            np.testing.assert_allclose(a["loss"], b["loss"], rtol=1000 * eps)
+
+
+def test_a_finished_run_is_not_trained_again(whole: Path):
+    before = (whole / METRICS).stat().st_mtime_ns
+    tiny_run(whole.parent)
+    assert (whole / METRICS).stat().st_mtime_ns == before

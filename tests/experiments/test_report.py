@@ -1,0 +1,165 @@
+"""Tables and figures from files written by hand, so that every number is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.report import Report, main, write_report
+from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, write_json
+
+SINGLE = {"left": [[90, 10], [94, 12]], "right": [[11, 80], [9, 88]]}
+SHARED = [[91, 81], [93, 83]]
+GRID = {"0.25/0.75": [[80, 90], [82, 92]], "0.75/0.25": [[90, 80], [92, 84]]}
+
+
+def result(scores: dict[str, list], scored: dict[str, list[int]], scores_on_validation: dict):
+    runs = [
+        {
+            "variant": name,
+            "learning_rate": 0.1,
+            "seed": seed,
+            "score": scores_on_validation[name],
+            "failed_step": None,
+            "test": {"accuracy": pair},
+        }
+        for name, pairs in scores.items()
+        for seed, pair in enumerate(pairs)
+    ]
+    selected = dict.fromkeys(scores, 0.1)
+    return {"selected": selected, "scored": scored, "steps_per_epoch": 5, "runs": runs}
+
+
+def with_method(method: str, entry: dict) -> dict:
+    return {method: {**entry, "runs": [{"method": method, **run} for run in entry["runs"]]}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A finished run of single, uniform, mgda and a grid of two."""
+    both = [0, 1]
+    on_validation = dict(zip(GRID, (7, 6), strict=True))
+    results = {
+        **with_method("single", result(SINGLE, {"left": [0], "right": [1]}, dict(left=9, right=9))),
+        **with_method("uniform", result({"": SHARED}, {"": both}, {"": 8})),
+        **with_method("mgda", result({"": SHARED}, {"": both}, {"": 8})),
+        **with_method("grid", result(GRID, dict.fromkeys(GRID, both), on_validation)),
+    }
+    write_json(tmp_path / RESULTS, results)
+    description = {
+        "experiment": "multimnist",
+        "config": {"dataset": "digits", "seeds": 2, "epochs": 2},
+        "tasks": ["left", "right"],
+        "score": "accuracy",
+        "score_label": "accuracy %",
+        "examples": {"train": 30, "validation": 10, "test": 10},
+        "command": "python -m experiments.multimnist",
+        "python": "3.11",
+        "versions": {"jax": "1"},
+        "devices": ["cpu"],
+        "paper": {"uniform": [96.46, 94.99]},
+    }
+    write_json(tmp_path / CONFIG, description)
+    seconds = {"single": 2.0, "uniform": 1.0, "mgda": 1.5, "grid": 2.0}
+    runs = {"single": 4, "uniform": 2, "mgda": 2, "grid": 4}
+    timings = [
+        {"method": m, "epoch": e, "runs": runs[m], "train_seconds": s * (3 - e)}
+        for m, s in seconds.items()
+        for e in (1, 2)
+    ]
+    timings.append({"method": "mgda", "epoch": 0, "runs": 2, "compile_seconds": 10.0})
+    (tmp_path / TIMINGS).write_text("".join(json.dumps(t) + "\n" for t in timings))
+    lines = [
+        {
+            "method": method, "variant": "", "learning_rate": 0.1, "seed": seed,
+            "split": "train", "epoch": 1, "step": step, "loss": [1.0, 2.0],
+            "weight": [0.1 * step, 1 - 0.1 * step] if method == "mgda" else [1.0, 1.0],
+            "cosine": [[1.0, -0.2], [-0.2, 1.0]], "direction_norm": 0.5,
+        }
+        for method in ("uniform", "mgda") for seed in (0, 1) for step in (5, 10)
+    ]  # fmt: skip
+    (tmp_path / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def cells(text: str, method: str) -> list[str]:
+    (line,) = [x for x in text.splitlines() if x.startswith(f"| {method}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_holds_mean_and_standard_error(folder: Path):
+    write_report(folder)
+    text = (folder / "table.md").read_text()
+    # Standard error of two values is half their distance: 90, 94 → 92 ± 2.
+    assert cells(text, "single") == [
+        "single", "92.00 ± 2.00", "84.00 ± 4.00", "88.00 ± 3.00", "0.1", "6 s", "1.00", "–",
+    ]  # fmt: skip
+    assert cells(text, "uniform")[1:4] == ["92.00 ± 1.00", "82.00 ± 1.00", "87.00 ± 1.00"]
+    assert cells(text, "uniform")[-1] == "96.46 / 94.99"
+    # 3 + 1.5 s of training and 10 s of compilation; 1.5 s a fastest epoch against 1 s.
+    assert cells(text, "mgda")[5:7] == ["14 s", "1.50"]
+    # The grid is represented by its best on validation, whatever the test part says.
+    assert cells(text, "grid")[:3] == ["grid, best 0.25/0.75", "81.00 ± 1.00", "91.00 ± 1.00"]
+
+
+def test_figures_are_drawn_from_the_files_alone(folder: Path, capsys: pytest.CaptureFixture[str]):
+    main([str(folder)])
+    assert "accuracy_profile.png, weights.png" in capsys.readouterr().out
+    for name in ("accuracy_profile.png", "weights.png"):
+        header = (folder / name).read_bytes()[:24]
+        assert header[:8] == b"\x89PNG\r\n\x1a\n"
+        width, height = np.frombuffer(header[16:24], ">u4")
+        assert width > 400 and height > 400
+
+
+def test_the_figure_shows_every_method(folder: Path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from experiments import figures
+
+    report = Report(folder)
+    figure = figures._accuracy_profile(report, plt)
+    (axes,) = figure.axes
+    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert labels == {"static weights", "single task", "uniform", "mgda"}
+    left, right = axes.get_xlim(), axes.get_ylim()
+    for scores in (np.array(SHARED), np.array(sum(GRID.values(), []))):
+        assert (scores[:, 0] > left[0]).all() and (scores[:, 0] < left[1]).all()
+        assert (scores[:, 1] > right[0]).all() and (scores[:, 1] < right[1]).all()
+    plt.close(figure)
+
+
+def test_a_failed_seed_is_left_out_and_named(folder: Path):
+    results = json.loads((folder / RESULTS).read_text())
+    failed = results["uniform"]["runs"][1]
+    failed["failed_step"] = 7
+    del failed["test"]
+    write_json(folder / RESULTS, results)
+    write_report(folder)
+    text = (folder / "table.md").read_text()
+    assert cells(text, "uniform")[1:3] == ["91.00", "81.00"]
+    assert "Stopped at a number that is not finite: uniform seed 1." in text
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"), [(CONFIG, "not the folder"), (RESULTS, "no method")]
+)
+def test_a_folder_without_results_gets_one_line(
+    folder: Path, missing: str, message: str, capsys: pytest.CaptureFixture[str]
+):
+    (folder / missing).unlink()
+    with pytest.raises(SystemExit) as stop:
+        main([str(folder)])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and error.count("\n") == 1 and message in error
+
+
+def test_a_broken_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / RESULTS).write_text("{")
+    with pytest.raises(SystemExit):
+        main([str(folder)])
+    assert f"{folder / RESULTS}: not a readable JSON file" in capsys.readouterr().err

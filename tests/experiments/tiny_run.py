@@ -1,0 +1,36 @@
+"""One run of the tiny problem in a process of its own, to be killed or given eight devices.
+
+python -m tests.experiments.tiny_run RUNS_DIR
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+
+from experiments.config import TrainingConfig
+from experiments.experiment import run_experiment
+from tests.experiments.tiny_problem import tiny_problem
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {
+    "methods": "uniform,mgda,mgda_ub",
+    "seeds": 2,
+    "epochs": 12,
+    "batch_size": 16,
+    "checkpoint_seconds": 0.0,
+    "log_points": 1,
+    "name": "run",
+}
+
+
+def tiny_run(runs_dir: Path) -> Path:
+    """The folder of the run."""
+    config = TrainingConfig(**CONFIG, runs_dir=runs_dir)
+    return run_experiment(tiny_problem(num_test=16), config, "tiny", {})
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    tiny_run(Path(sys.argv[1]))
