@@ -1,6 +1,7 @@
 """Command lines: what they mean, and the one line that a wrong one gets."""
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,12 @@ def test_what_only_the_job_finds_wrong_gets_one_line_too(
 def test_help_explains_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]):
     code, out, _ = call(["--help"], capsys)
     assert code == 0
-    text = " ".join(line.strip("│ ") for line in out.splitlines())
-    for flag in TrainingConfig.__dataclass_fields__ | MultiMnistConfig.__dataclass_fields__:
-        _, found, rest = text.partition(f"--{flag.replace('_', '-')} ")
-        assert found, flag
-        help_text = rest.split(" --")[0] if flag != "decay_factor" else rest
-        assert "(default: " in rest and len(help_text.split()) > 3, flag
+    blocks = re.split(r"^│ (?=--)", out, flags=re.MULTILINE)[1:]
+    explained = {re.split(r"[ ,]", block)[0]: " ".join(block.split()) for block in blocks}
+    flags = TrainingConfig.__dataclass_fields__ | MultiMnistConfig.__dataclass_fields__
+    assert set(explained) == {f"--{flag.replace('_', '-')}" for flag in flags}
+    for flag, text in explained.items():
+        assert "(default: " in text and len(text.split("(default: ")[0].split()) > 3, flag
 
 
 def test_defaults_depend_on_the_data_set():
