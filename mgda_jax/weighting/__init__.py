@@ -14,6 +14,10 @@ from mgda_jax.weighting.nash import fair_grad, nash_mtl
 from mgda_jax.weighting.priority import pcd
 from mgda_jax.weighting.projection import gradvac, pcgrad
 from mgda_jax.weighting.robust import krum
+from mgda_jax.weighting.rows_excess import excess_mtl
+from mgda_jax.weighting.rows_robust import coordinate_median, trimmed_mean
+from mgda_jax.weighting.rows_sign import graddrop, sign_agreement
+from mgda_jax.weighting.rows_tracking import db_mtl, moco
 from mgda_jax.weighting.smoothing import cr_mogm
 from mgda_jax.weighting.static import fixed, uniform
 from mgda_jax.weighting.stochastic import random, rlw
@@ -24,15 +28,19 @@ __all__ = [
     "aligned_mtl",
     "cagrad",
     "config",
+    "coordinate_median",
     "cr_mogm",
     "cross_gramian",
+    "db_mtl",
     "dual_proj",
     "dwa",
+    "excess_mtl",
     "fair_grad",
     "famo",
     "fixed",
     "gls",
     "go4align",
+    "graddrop",
     "gradnorm",
     "gradvac",
     "imtl",
@@ -40,6 +48,7 @@ __all__ = [
     "imtl_l",
     "krum",
     "min_norm",
+    "moco",
     "modo",
     "nash_mtl",
     "ntkmtl",
@@ -49,7 +58,9 @@ __all__ = [
     "rlw",
     "scale_invariant",
     "sdmgrad",
+    "sign_agreement",
     "stch",
+    "trimmed_mean",
     "uncertainty",
     "uniform",
     "upgrad",
