@@ -10,7 +10,8 @@ import pytest
 import mgda_jax
 from mgda_jax import check_decode, masked_mean, multitask_value_and_grad, per_task_decode
 from mgda_jax.weighting import fixed, min_norm, uniform
-from tests.references import flat_rows, min_norm_weights
+from tests.problems import reference
+from tests.pytrees import flat_rows
 
 EPS = float(np.finfo(np.float32).eps)
 TOL = 256 * EPS  # a dozen sums of tens of products each, between two programs
@@ -106,7 +107,7 @@ def test_min_norm_against_dense(options, scope, normalization):
     scale = np.ones(NUM_TASKS)
     if normalization == "loss+":
         scale = np.asarray(LOSSES, np.float64) * np.linalg.norm(flat_rows(read), axis=1)
-    alpha = min_norm_weights(flat_rows(read) / scale[:, None]) / scale
+    alpha = reference(flat_rows(read) / scale[:, None]) / scale
     weights = alpha / alpha.sum()
     assert aux is None
     close(jnp.stack(list(losses.values())), LOSSES)
@@ -298,7 +299,7 @@ def test_a_batch_per_task():
             encode_one, decode, rule, 3, mode="parameters", inputs="per_task", has_aux=True
         )
         (values, aux), (shared, _), state = oracle(SHARED, OWN, batches, oracle.init())
-        weights = min_norm_weights(flat_rows(rows)) if "gramian" in rule.reads else np.ones(3)
+        weights = reference(flat_rows(rows)) if "gramian" in rule.reads else np.ones(3)
         np.testing.assert_allclose(state.task_weights, weights, atol=4 * TOL)
         close(shared, combined(rows, weights), 4 * TOL)
         close(jnp.stack(list(values.values())), losses(SHARED))
@@ -447,7 +448,7 @@ def test_task_gradients_feed_aggregate():
     np.testing.assert_allclose(rows[1], params, rtol=8 * EPS)
     tx = mgda_jax.mgda(2)
     update, state = tx.update(rows, tx.init(params), params)
-    weights = min_norm_weights(np.asarray(rows))
+    weights = reference(np.asarray(rows))
     np.testing.assert_allclose(state.task_weights, weights, atol=TOL)
     np.testing.assert_allclose(update, weights @ np.asarray(rows, np.float64), atol=TOL)
 

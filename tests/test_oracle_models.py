@@ -13,7 +13,8 @@ from flax import nnx
 
 from mgda_jax import multitask_value_and_grad, per_task_decode
 from mgda_jax.weighting import min_norm
-from tests.references import flat_rows, min_norm_weights
+from tests.problems import reference
+from tests.pytrees import flat_rows
 
 EPS = float(np.finfo(np.float32).eps)
 TOL = 512 * EPS
@@ -126,7 +127,7 @@ def test_modes_against_separate_passes(model):
         (losses, aux), (shared_grads, own_grads), state = jax.jit(oracle)(
             shared, own, BATCH, oracle.init()
         )
-        weights = min_norm_weights(flat_rows(read))
+        weights = reference(flat_rows(read))
         np.testing.assert_allclose(state.task_weights, weights, atol=TOL)
         expected = weights @ flat_rows(rows)
         actual = flat_rows(jax.tree.map(lambda leaf: leaf[None], shared_grads))[0]
