@@ -20,9 +20,9 @@ from experiments.config import TrainingConfig, identity
 from experiments.errors import ExperimentError
 from experiments.methods import Method, parse_methods
 from experiments.parallel import Devices
-from experiments.problem import Problem
+from experiments.problem import Problem, num_examples
 from experiments.run_folder import TIMINGS, RunFolder
-from experiments.training import Recipe, Run, Trainer, num_examples
+from experiments.training import Recipe, Run, Trainer
 
 PyTree = Any
 _EVAL_BATCH = 500
@@ -245,7 +245,6 @@ def _recipe(config: TrainingConfig) -> Recipe:
 
     return Recipe(
         batch_size=config.batch_size,
-        epochs=config.epochs,
         optimizer=optimizer,
         decay=lambda epoch: config.decay_factor ** jnp.floor(epoch / every),
         scope=None if config.head_scope == "rule" else config.head_scope,

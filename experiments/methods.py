@@ -55,19 +55,21 @@ class Method:
 
 
 def rule_names() -> list[str]:
-    """The rules of the weighting package that need no argument but what a trainer knows."""
-    names = []
+    """The rules of the weighting package that can be named alone."""
+    return [name for name, needs in _rules().items() if needs <= {_STEPS}]
+
+
+def _rules() -> dict[str, set[str]]:
+    """Every factory of the weighting package, and the arguments it cannot do without."""
+    rules = {}
     for name in dir(weighting):
         factory = getattr(weighting, name)
         if name.startswith("_") or not inspect.isfunction(factory):
             continue
-        returned = inspect.signature(factory).return_annotation
-        required = [
-            p for p in _parameters(factory).values() if p.default is inspect.Parameter.empty
-        ]
-        if returned in (Weighting, RowRule) and not required:
-            names.append(name)
-    return names
+        if inspect.signature(factory).return_annotation in (Weighting, RowRule):
+            required = [k for k, p in _parameters(factory).items() if p.default is p.empty]
+            rules[name] = set(required)
+    return rules
 
 
 def method_names() -> list[str]:
@@ -101,65 +103,94 @@ def parse_methods(
       >>> [method.mode for method in methods]
       ['parameters', 'parameters', 'representation']
     """
-    specs = [spec.strip() for spec in re.split(r",(?![^(]*\))", text)]
+    specs = _split(text)
     if len(set(specs)) != len(specs):
         raise MethodError(f"--methods: a method is named twice in {text!r}")
     return tuple(_parse_method(spec, tasks, grid, steps_per_epoch) for spec in specs)
 
 
 def _parse_method(spec: str, tasks: Sequence[str], grid: int, steps_per_epoch: int) -> Method:
-    match = _SPEC.match(spec)
-    if match is None:
-        raise MethodError(f"--methods: cannot read {spec!r}; expected name or name(option=value)")
-    name, options = match[1], _parse_options(spec, match[2] or "")
+    name, options = _parse_spec(spec)
     num_tasks = len(tasks)
     if name in ("single", "grid"):
         if options:
             raise MethodError(f"--methods: {name} takes no options, got {spec!r}")
         variants = _single(tasks) if name == "single" else _grid(num_tasks, grid)
         return Method(spec, variants, weighting.fixed, "parameters")
-    mode = "representation" if name.endswith(_UB) else "parameters"
     rule_name = name.removesuffix(_UB)
-    rule_name = _ALIASES.get(rule_name, rule_name)
-    if rule_name not in rule_names():
+    rule = _make_rule(rule_name, options, steps_per_epoch)
+    if name != rule_name and ("gramian" not in rule.reads or isinstance(rule, RowRule)):
+        raise MethodError(f"--methods: {rule_name} reads no Gramian, so there is no {name}")
+    mode = "parameters" if name == rule_name else "representation"
+    everything = Variant("", np.ones(num_tasks, np.float32), np.ones(num_tasks, bool))
+    return Method(spec, (everything,), lambda _: rule, mode)
+
+
+def _make_rule(name: str, options: dict[str, str], steps_per_epoch: int) -> Weighting | RowRule:
+    rules = _rules()
+    rule_name = _ALIASES.get(name, name)
+    if rule_name not in rules:
         raise MethodError(
-            f"--methods: no method {name!r}; expected one of {', '.join(method_names())}, "
-            f"gradient rules also with the suffix {_UB}"
+            f"--methods: no method {name!r}; expected one of {', '.join(method_names())}; "
+            f"those that read the Gramian also with the suffix {_UB}"
         )
     factory = getattr(weighting, rule_name)
-    unknown = set(options) - set(_parameters(factory))
-    if unknown:
+    known = _parameters(factory)
+    if unknown := set(options) - set(known):
         raise MethodError(
-            f"--methods: {name} takes the options {', '.join(_parameters(factory)) or 'none'}; "
+            f"--methods: {name} takes the options {', '.join(known) or 'none'}; "
             f"got {', '.join(sorted(unknown))}"
         )
-    if _STEPS in _parameters(factory):
-        options = {_STEPS: steps_per_epoch, **options}
+    given = {key: _value(key, text, steps_per_epoch) for key, text in options.items()}
+    if _STEPS in known:
+        given = {_STEPS: steps_per_epoch, **given}
+    if missing := rules[rule_name] - set(given):
+        raise MethodError(
+            f"--methods: {name} needs {', '.join(sorted(missing))}, as in "
+            f"{name}({min(missing)}=...)"
+        )
     try:
-        made = factory(**options)
-    except ValueError as error:
+        return factory(**given)
+    except (TypeError, ValueError) as error:
         raise MethodError(f"--methods: {error}") from None
-    if mode == "representation" and isinstance(made, RowRule):
-        raise MethodError(f"--methods: {rule_name} needs the gradients themselves, not {name}")
-    everything = Variant("", np.ones(num_tasks, np.float32), np.ones(num_tasks, bool))
-    return Method(spec, (everything,), lambda _: factory(**options), mode)
+
+
+def _value(key: str, text: str, steps_per_epoch: int) -> Any:
+    if key == "weighting":  # of a rule that wraps another one
+        return _make_rule(*_parse_spec(text), steps_per_epoch)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text  # a bare word: normalization=l2
+
+
+def _parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    match = _SPEC.match(spec)
+    if match is None:
+        raise MethodError(f"--methods: cannot read {spec!r}; expected name or name(option=value)")
+    options = {}
+    for item in _split(match[2]) if match[2] else ():
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise MethodError(f"--methods: expected option=value in {spec!r}, got {item!r}")
+        options[key.strip()] = value.strip()
+    return match[1], options
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that are outside all parentheses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(factory).parameters)
-
-
-def _parse_options(spec: str, text: str) -> dict[str, Any]:
-    options = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise MethodError(f"--methods: expected option=value in {spec!r}, got {item!r}")
-        try:
-            options[key.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
-            options[key.strip()] = value.strip()  # a bare word: normalization=l2
-    return options
 
 
 def _single(tasks: Sequence[str]) -> tuple[Variant, ...]:

@@ -41,3 +41,8 @@ class Problem:
     metrics: Callable[[PyTree], Mapping[str, jax.Array]]
     score: str
     score_label: str
+
+
+def num_examples(data: PyTree) -> int:
+    """The length of the leading axis of a part of the data."""
+    return len(jax.tree.leaves(data)[0])

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax import Diagnostics, RowRule, Weighting, diagnostics
+from mgda_jax import AggregateState, Diagnostics, RowRule, Weighting, diagnostics
 
 
 class Recorded(NamedTuple):
@@ -55,3 +55,19 @@ def recorded(rule: Weighting | RowRule) -> Weighting | RowRule:
         return weights, Recorded(rule_state, diagnostics(gramian, weights))
 
     return rule._replace(init=init, update=update)
+
+
+def rule_log(state: AggregateState) -> dict[str, jax.Array]:
+    """What there is to log of a step: weights, and of a recorded rule its diagnostics."""
+    log = {}
+    if state.task_weights is not None:
+        log["weight"] = state.task_weights
+    rule = state.weighting
+    if isinstance(rule, Recorded):
+        found, rule = rule.diagnostics, rule.rule
+        log["cosine"] = found.cosines
+        log["direction_norm"] = found.direction_norm
+        log["stationarity"] = found.stationarity
+    if hasattr(rule, "min_norm"):
+        log["min_norm"] = rule.min_norm
+    return log

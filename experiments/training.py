@@ -15,8 +15,9 @@ from jax import lax
 
 import mgda_jax
 from experiments.methods import Method
-from experiments.problem import Problem
-from experiments.recording import recorded
+from experiments.problem import Problem, num_examples
+from experiments.recording import recorded, rule_log
+from experiments.step_inputs import StepPlan, extra_inputs, plan_epoch
 
 PyTree = Any
 
@@ -26,8 +27,7 @@ class Recipe:
     """How a model is trained.
 
     Attributes:
-      batch_size: examples a step.
-      epochs: passes over the training part; the last incomplete batch is dropped.
+      batch_size: examples a step; an epoch's last incomplete batch is dropped.
       optimizer: `optimizer(learning_rate) -> GradientTransformation`.
       decay: `decay(epoch) -> factor` of the learning rate.
       scope: whether head gradients are scaled too, "shared" or "all"; None for the
@@ -35,7 +35,6 @@ class Recipe:
     """
 
     batch_size: int
-    epochs: int
     optimizer: Callable[[jax.Array], optax.GradientTransformation]
     decay: Callable[[jax.Array], jax.Array]
     scope: str | None = None
@@ -83,15 +82,16 @@ class RunState(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """The random streams of a run."""
+    """The random streams of a run: of its parameters, data order, batches and rule."""
 
     init: jax.Array
     order: jax.Array
     step: jax.Array
+    rule: jax.Array
 
 
 def _keys(seed: jax.Array) -> Keys:
-    return Keys(*jax.random.split(jax.random.key(seed), 3))
+    return Keys(*jax.random.split(jax.random.key(seed), 4))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +109,11 @@ class Trainer:
     method: Method
     recipe: Recipe
     split: Callable[[PyTree], PyTree] = lambda batch: batch
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the method's rule reads."""
+        return self.method.rule(jnp.ones(len(self.problem.tasks))).reads
 
     @property
     def steps_per_epoch(self) -> int:
@@ -146,35 +151,35 @@ class Trainer:
         Returns:
           The new state and what was logged, leaves (steps, ...).
         """
-        steps, batch = self.steps_per_epoch, self.recipe.batch_size
         keys = _keys(run.seed)
-        order = jax.random.permutation(jax.random.fold_in(keys.order, epoch), num_examples(data))
-        rows = order[: steps * batch].reshape(steps, batch)
-        learning_rate = run.learning_rate * self.recipe.decay(epoch)
-        tx = self.recipe.optimizer(learning_rate)
+        tx = self.recipe.optimizer(run.learning_rate * self.recipe.decay(epoch))
 
-        def step(state: RunState, counted: tuple[jax.Array, jax.Array]):
-            number, row = counted
-            key = jax.random.fold_in(keys.step, number)
-            examples = self.split(jax.tree.map(lambda a: a[row], data))
-            return self._step(state, run, tx, examples, number, key)
+        def batch_of(rows: jax.Array, number: jax.Array, stream: int) -> PyTree:
+            key = jax.random.fold_in(jax.random.fold_in(keys.step, number), stream)
+            examples = self.split(jax.tree.map(lambda a: a[rows], data))
+            return self.problem.prepare(examples, key)
 
-        numbers = epoch * steps + jnp.arange(steps, dtype=jnp.int32)
-        return lax.scan(step, state, (numbers, rows))
+        def step(state: RunState, plan: StepPlan):
+            extra = extra_inputs(self.reads, self.problem, state.params, plan, batch_of)
+            batch = batch_of(plan.rows, plan.number, 0)
+            return self._step(state, run, tx, batch, plan.number, keys, extra)
+
+        plan = plan_epoch(keys.order, epoch, num_examples(data), self.recipe.batch_size)
+        return lax.scan(step, state, plan)
 
     def _step(
         self,
         state: RunState,
         run: Run,
         tx: optax.GradientTransformation,
-        examples: PyTree,
+        batch: PyTree,
         number: jax.Array,
-        key: jax.Array,
+        keys: Keys,
+        extra: dict[str, Any],
     ) -> tuple[RunState, dict[str, jax.Array]]:
-        data_key, rule_key = jax.random.split(key)
-        batch = self.problem.prepare(examples, data_key)
+        rule_key = jax.random.fold_in(keys.rule, number)
         (losses, _), grads, oracle = self._oracle(run)(
-            *state.params, batch, state.oracle, key=rule_key
+            *state.params, batch, state.oracle, key=rule_key, **extra
         )
         losses = jnp.stack([losses[task] for task in self.problem.tasks])
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
@@ -191,7 +196,7 @@ class Trainer:
             failed_step=jnp.where(fails, number, state.failed_step),
             failed_task=jnp.where(fails, first_bad.astype(jnp.int32), state.failed_task),
         )
-        return kept, {"loss": losses, **self._rule_log(oracle)}
+        return kept, {"loss": losses, **rule_log(oracle)}
 
     def _oracle(self, run: Run) -> Any:
         return mgda_jax.multitask_value_and_grad(
@@ -202,20 +207,6 @@ class Trainer:
             mode=self.method.mode,
             scope=self.recipe.scope,
         )
-
-    def _rule_log(self, oracle: mgda_jax.AggregateState) -> dict[str, jax.Array]:
-        log = {}
-        if oracle.task_weights is not None:
-            log["weight"] = oracle.task_weights
-        recording = getattr(oracle.weighting, "diagnostics", None)
-        if recording is not None:
-            log["cosine"] = recording.cosines
-            log["direction_norm"] = recording.direction_norm
-            log["stationarity"] = recording.stationarity
-        rule_state = getattr(oracle.weighting, "rule", oracle.weighting)
-        if hasattr(rule_state, "min_norm"):
-            log["min_norm"] = rule_state.min_norm
-        return log
 
     def tally(self, params: tuple[PyTree, PyTree], examples: PyTree, valid: jax.Array) -> PyTree:
         """Sums over the valid ones of some examples, for one run."""
@@ -232,8 +223,3 @@ class Trainer:
             (state.best_params, state.best_score, state.best_epoch),
         )
         return state._replace(best_params=best[0], best_score=best[1], best_epoch=best[2])
-
-
-def num_examples(data: PyTree) -> int:
-    """The length of the leading axis of a part of the data."""
-    return len(jax.tree.leaves(data)[0])

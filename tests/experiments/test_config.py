@@ -64,7 +64,7 @@ def test_what_only_the_job_finds_wrong_gets_one_line_too(
 def test_help_explains_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]):
     code, out, _ = call(["--help"], capsys)
     assert code == 0
-    blocks = re.split(r"^│ (?=--)", out, flags=re.MULTILINE)[1:]
+    blocks = re.split(r"^\W (?=--)", out, flags=re.MULTILINE)[1:]
     explained = {re.split(r"[ ,]", block)[0]: " ".join(block.split()) for block in blocks}
     flags = TrainingConfig.__dataclass_fields__ | MultiMnistConfig.__dataclass_fields__
     assert set(explained) == {f"--{flag.replace('_', '-')}" for flag in flags}

@@ -17,6 +17,7 @@ def parse(text: str, grid: int = 9):
 def test_every_rule_of_the_package_makes_a_method():
     names = rule_names()
     assert {"uniform", "min_norm"} <= set(names)
+    assert not {"fixed", "cr_mogm"} & set(names)  # these cannot do without an argument
     for name in names:
         (method,) = parse(name)
         assert isinstance(method.rule(jnp.ones(2)), (Weighting, RowRule)), name
@@ -48,6 +49,19 @@ def test_names_suffixes_and_options():
     np.testing.assert_allclose(mean.update(mean.init(2))[0], [0.5, 0.5])
 
 
+def test_nested_values_and_rules():
+    fixed, wrapped = parse("fixed(weights=(0.25, 0.75)),cr_mogm(weighting=cagrad(c=0.2),alpha=0.5)")
+    rule = fixed.rule(jnp.ones(2))
+    assert isinstance(rule, Weighting)
+    np.testing.assert_allclose(rule.update(rule.init(2))[0], [0.25, 0.75])
+    assert "gramian" in wrapped.rule(jnp.ones(2)).reads
+
+
+def test_rules_of_the_epoch_learn_its_length():
+    rule = parse("dwa")[0].rule(jnp.ones(2))
+    assert isinstance(rule, Weighting) and "losses" in rule.reads
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -58,6 +72,9 @@ def test_names_suffixes_and_options():
         ("mgda(norm=l2)", "takes the options normalization"),
         ("mgda(normalization=max)", "normalization must be one of"),
         ("single(a=1)", "takes no options"),
+        ("fixed", r"fixed needs weights, as in fixed\(weights=...\)"),
+        ("cr_mogm(weighting=nothing)", "no method 'nothing'"),
+        ("uniform_ub", "uniform reads no Gramian, so there is no uniform_ub"),
         ("", "no method|cannot read"),
     ],
 )

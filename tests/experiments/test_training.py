@@ -21,7 +21,6 @@ def make_trainer(method: str, problem=None, **changes) -> Trainer:
     (parsed,) = parse_methods(method, TASKS, 3, 3)
     recipe = Recipe(
         batch_size=16,
-        epochs=2,
         optimizer=lambda rate: optax.sgd(rate, momentum=0.9),
         decay=lambda epoch: 0.5**epoch,
     )
@@ -46,7 +45,7 @@ def train(trainer: Trainer, run: Run, epochs: int = 2):
 def plain_sgd(trainer: Trainer, run: Run, weights, epochs: int):
     """The same training written out: full gradient of the weighted sum, momentum by hand."""
     problem, batch = trainer.problem, trainer.recipe.batch_size
-    init_key, order_key, step_key = jax.random.split(jax.random.key(run.seed), 3)
+    init_key, order_key, step_key, _ = jax.random.split(jax.random.key(run.seed), 4)
     params = problem.init(init_key)
     velocity = jax.tree.map(jnp.zeros_like, params)
     data = jax.tree.map(jnp.asarray, problem.data["train"])
@@ -55,7 +54,7 @@ def plain_sgd(trainer: Trainer, run: Run, weights, epochs: int):
     def gradient(params, rows, key):
         def loss(params):
             examples = jax.tree.map(lambda a: a[rows], data)
-            inputs = problem.prepare(examples, jax.random.split(key)[0])
+            inputs = problem.prepare(examples, jax.random.fold_in(key, 0))
             z = problem.encode(params[0], inputs)
             losses = problem.decode(params[1], jnp.stack([z, z]), inputs)
             return sum(w * losses[task] for w, task in zip(weights, TASKS, strict=True))
