@@ -9,7 +9,7 @@ import optax
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.loss_learned import LearnedState, init_learned, learn
 from mgda_jax.weighting.positive import active_losses
-from mgda_jax.weighting.spectrum import spectrum
+from mgda_jax.weighting.spectrum import Spectrum, spectrum
 from mgda_jax.weighting.unit_gramian import (
     UnitGramian,
     check_preference,
@@ -158,10 +158,11 @@ def config(*, preference: PyTree = None) -> Weighting:
         # What is left of c in the range of C, when it is nothing but rounding.
         unseen = jnp.sum(coordinates**2) <= jnp.finfo(size.dtype).eps * jnp.sum(cosines**2)
         coordinates = jnp.where(unseen, jnp.zeros_like(coordinates), coordinates)
-        shares = _dot(spectral.vectors, coordinates / spectral.values)
         projections = _dot(spectral.vectors, coordinates)
+        inverse = jnp.where(spectral.kept, 1 / spectral.values, 0)
+        shares = _solve(unit, spectral, inverse, projections)
         length = jnp.sum(jnp.where(unit.nonzero, unit.norms * projections, 0))
-        weights = _divide(shares, jnp.sum(coordinates**2 / spectral.values)) * length / unit.norms
+        weights = _divide(shares, jnp.sum(shares * projections)) * length / unit.norms
         return weights, EqualState(_residual(unit, shares, cosines))
 
     return Weighting(_init_equal, update)
@@ -182,11 +183,22 @@ def _equal_shares(unit: UnitGramian) -> tuple[jax.Array, jax.Array]:
     opposed = lost > jnp.finfo(ones.dtype).eps * jnp.sum(ones)
     inverse = jnp.where(spectral.kept, 1 / spectral.values, 0)
     inverse = jnp.where(opposed, (~spectral.kept).astype(ones.dtype), inverse)
-    shares = _dot(spectral.vectors, inverse * coordinates)
-    error = jnp.where(opposed, 0, ones - _dot(unit.matrix, shares))
-    shares = shares + _dot(spectral.vectors, inverse * _dot(error, spectral.vectors))
+    target = jnp.where(opposed, _dot(spectral.vectors, inverse * coordinates), ones)
+    shares = jnp.where(opposed, target, _solve(unit, spectral, inverse, target))
     shares = jnp.where(unit.nonzero, shares, jnp.zeros_like(shares))
     return shares, jnp.where(opposed, 0, _residual(unit, shares, ones))
+
+
+def _solve(
+    unit: UnitGramian, spectral: Spectrum, inverse: jax.Array, target: jax.Array
+) -> jax.Array:
+    """V diag(inverse) Vᵀ target, refined once."""
+
+    def apply(vector):
+        return _dot(spectral.vectors, inverse * _dot(vector, spectral.vectors))
+
+    shares = apply(target)
+    return shares + apply(target - _dot(unit.matrix, shares))
 
 
 def _residual(unit: UnitGramian, shares: jax.Array, target: jax.Array) -> jax.Array:

@@ -183,7 +183,7 @@ def _turn(unit: UnitGramian, carry, j: jax.Array, target: jax.Array):
 
 
 def _others(j: jax.Array) -> jax.Array:
-    return j != jnp.arange(len(j))
+    return j != jnp.arange(len(j), dtype=j.dtype)
 
 
 def _pairs(unit: UnitGramian) -> jax.Array:
