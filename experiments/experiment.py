@@ -25,7 +25,6 @@ from experiments.run_folder import TIMINGS, RunFolder
 from experiments.training import Recipe, Run, Trainer
 
 PyTree = Any
-_EVAL_BATCH = 500
 
 
 def run_experiment(
@@ -140,7 +139,8 @@ class _MethodRun:
 
     def evaluate(self, params: PyTree, part: str) -> dict[str, np.ndarray]:
         """The problem's metrics on a part of the data, (runs, T) each."""
-        data, size = self.problem.data[part], self.devices.round_up(_EVAL_BATCH)
+        data = self.problem.data[part]
+        size = self.devices.round_up(min(self.problem.eval_batch, num_examples(data)))
         total = None
         for first in range(0, num_examples(data), size):
             chunk = jax.tree.map(lambda a, i=first: _padded(a[i : i + size], size), data)

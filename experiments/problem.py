@@ -29,6 +29,11 @@ class Problem:
       metrics: `metrics(tallies) -> {metric: (T,)}`.
       score: the metric that selects epochs and learning rates; higher is better.
       score_label: how tables and axes name it.
+      absorb: None, or `absorb((shared, own), aux) -> (shared, own)`, which after a step puts
+        what its forward pass measured (BatchNorm statistics) where evaluation finds it:
+        leaves of shared and own that no loss reads in training, so that their gradient is
+        zero. encode and decode then return (value, aux), and aux is theirs as a pair.
+      eval_batch: examples a step of evaluation.
     """
 
     tasks: tuple[str, ...]
@@ -41,6 +46,8 @@ class Problem:
     metrics: Callable[[PyTree], Mapping[str, jax.Array]]
     score: str
     score_label: str
+    absorb: Callable[[tuple[PyTree, PyTree], PyTree], tuple[PyTree, PyTree]] | None = None
+    eval_batch: int = 500
 
 
 def num_examples(data: PyTree) -> int:

@@ -88,9 +88,11 @@ def extra_inputs(
     """
 
     def losses_fn(shared: PyTree, own: PyTree, batch: PyTree) -> Any:
+        has_aux = problem.absorb is not None
         z = problem.encode(shared, batch)
-        copies = jax.tree.map(lambda a: jnp.stack([a] * len(problem.tasks)), z)
-        return problem.decode(own, copies, batch)
+        copies = jax.tree.map(lambda a: jnp.stack([a] * len(problem.tasks)), z[0] if has_aux else z)
+        losses = problem.decode(own, copies, batch)
+        return losses[0] if has_aux else losses
 
     extra = {}
     if "previous_losses" in reads:

@@ -178,14 +178,15 @@ class Trainer:
         extra: dict[str, Any],
     ) -> tuple[RunState, dict[str, jax.Array]]:
         rule_key = jax.random.fold_in(keys.rule, number)
-        (losses, _), grads, oracle = self._oracle(run)(
+        (losses, aux), grads, oracle = self._oracle(run)(
             *state.params, batch, state.oracle, key=rule_key, **extra
         )
         losses = jnp.stack([losses[task] for task in self.problem.tasks])
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
-        new = state._replace(
-            params=optax.apply_updates(state.params, updates), optimizer=optimizer, oracle=oracle
-        )
+        params = optax.apply_updates(state.params, updates)
+        if self.problem.absorb is not None:
+            params = self.problem.absorb(params, aux)
+        new = state._replace(params=params, optimizer=optimizer, oracle=oracle)
         finite = jnp.isfinite(losses)
         sound = jnp.all(finite) & jnp.isfinite(optax.tree.norm(updates))
         alive = state.failed_step < 0
@@ -205,6 +206,7 @@ class Trainer:
             recorded(self.method.rule(run.coefficients)),
             len(self.problem.tasks),
             mode=self.method.mode,
+            has_aux=self.problem.absorb is not None,
             scope=self.recipe.scope,
         )
 

@@ -1,5 +1,6 @@
 """Whole runs of the tiny problem: what they leave, and that interrupted ones end the same."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import experiment, report
+from experiments import report
 from experiments.config import TrainingConfig
 from experiments.errors import ExperimentError
 from experiments.experiment import run_experiment
@@ -203,10 +204,10 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
-def test_padding_does_not_count(monkeypatch: pytest.MonkeyPatch, whole: Path, tmp_path: Path):
+def test_padding_does_not_count(whole: Path, tmp_path: Path):
     """Evaluation in batches that do not divide the 20 examples gives the same scores."""
-    monkeypatch.setattr(experiment, "_EVAL_BATCH", 7)
-    path = run(tmp_path)
+    problem = dataclasses.replace(tiny_problem(), eval_batch=7)
+    path = run_experiment(problem, config(tmp_path), "tiny", {})
     mine, theirs = (json.loads((p / RESULTS).read_text()) for p in (path, whole))
     for method in theirs:
         for a, b in zip(mine[method]["runs"], theirs[method]["runs"], strict=True):
