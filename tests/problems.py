@@ -13,7 +13,7 @@ from scipy.optimize import nnls
 
 def make(family: str, num_tasks: int, seed: int = 0) -> np.ndarray:
     """Rows (T, P) of one family, exact in float32, P = max(16, 2T) or what the family says."""
-    rng = np.random.default_rng([seed, num_tasks, sorted(FAMILIES).index(family)])
+    rng = np.random.default_rng([seed, num_tasks, *family.encode()])
     return FAMILIES[family](rng, num_tasks).astype(np.float32).astype(np.float64)
 
 
@@ -135,6 +135,15 @@ def _opposed_pair(rng, num_tasks):
     return rows
 
 
+def _spread_tied_opposed(rng, num_tasks):
+    """Norms over eight decades, with an equal pair and an opposed pair among them."""
+    rows = _spread(8)(rng, num_tasks)
+    if num_tasks > 3:
+        rows[1] = rows[0]
+    rows[-1] = -rows[num_tasks // 2]
+    return rows
+
+
 def _vandermonde(rng, num_tasks):
     """Rows (1, x, x², …) minus their mean but a little: badly conditioned, hull close to 0."""
     nodes = np.linspace(-1, 1, num_tasks) + 0.01 * rng.standard_normal(num_tasks)
@@ -166,6 +175,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "stationary_face": _stationary_face,
     "opposed_pair": _opposed_pair,
     "vandermonde": _vandermonde,
+    "spread_tied_opposed": _spread_tied_opposed,
 }
 
 

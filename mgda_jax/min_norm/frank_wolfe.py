@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mgda_jax.min_norm.solution import dot, kkt, matvec
+from mgda_jax.min_norm.solution import dot, matvec, residual, row_norms
 
 # The residual to stop at, in units of eps.
 _TOLERANCE = 4
@@ -29,6 +29,7 @@ def frank_wolfe(
     """
     taking_part = jnp.ones(matrix.shape[0], bool) if active is None else active
     tolerance = _TOLERANCE * jnp.finfo(matrix.dtype).eps
+    norms = row_norms(matrix)
 
     def unfinished(carry):
         _, done, step = carry
@@ -39,14 +40,14 @@ def frank_wolfe(
         along = matvec(matrix, weights)
         worst = jnp.argmin(jnp.where(taking_part, along, jnp.full_like(along, jnp.inf)))
         gamma = _line_search(matrix[worst, worst], dot(weights, along), along[worst])
+        done = (gamma == 0) | (residual(norms, weights, along, active) <= tolerance)
         vertex = jax.nn.one_hot(worst, weights.size, dtype=weights.dtype)
-        weights = (1 - gamma) * weights + gamma * vertex
-        done = (gamma == 0) | (kkt(matrix, weights, active) <= tolerance)
-        return weights, done, step + 1
+        moved = (1 - gamma) * weights + gamma * vertex
+        return jnp.where(done, weights, moved), done, step + 1
 
     weights = taking_part.astype(matrix.dtype)
     weights = weights / jnp.sum(weights)
-    init = (weights, kkt(matrix, weights, active) <= tolerance, jnp.zeros((), jnp.int32))
+    init = (weights, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
     weights, _, steps = lax.while_loop(unfinished, body, init)
     weights = weights / jnp.sum(weights)
     return weights, weights > 0, steps

@@ -50,7 +50,7 @@ def min_norm_point(
       method: "exact" (closed form for T ≤ 2, else an interior point method that
         ends at rounding level), or "frank_wolfe", the paper's Algorithm 2, which
         seldom does: see the kkt it returns. The two agree for T ≤ 2.
-      max_steps: bound on the steps; None for 16 (float32) or 24 (float64) of
+      max_steps: bound on the steps; None for 16 (float32) or 32 (float64) of
         "exact", of which most problems need 4 to 12, and 250 of "frank_wolfe".
 
     Returns:
@@ -92,6 +92,10 @@ def _select(
     gramian: Gramian | jax.typing.ArrayLike, active: jax.typing.ArrayLike | None
 ) -> tuple[Gramian, jax.Array | None]:
     """The Gramian in its own scale with zeros where inactive, and the mask."""
+    if isinstance(gramian, Gramian):
+        shape = jnp.shape(gramian.matrix)
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ValueError(f"gramian: expected matrix (T, T), got shape {shape}; vmap a batch")
     if active is None:
         return normalize(as_gramian(gramian)), None
     matrix = gramian.matrix if isinstance(gramian, Gramian) else jnp.asarray(gramian)
@@ -127,8 +131,9 @@ def _solve(
     share = share / jnp.maximum(jnp.sum(share), 1)
     weights = jnp.where(ordinary, weights, share)
     weights = jnp.where(valid, weights, jnp.full_like(weights, jnp.nan))
-    # Weights on zero rows have no derivative: they leave the face at any change.
-    return weights, face & ordinary, kkt(matrix, weights, active), steps
+    # A zero row is the shortest vector: nothing is left to certify, or to differentiate.
+    certificate = jnp.where(jnp.any(zero) & valid, 0, kkt(matrix, weights, active))
+    return weights, face & ordinary, certificate, steps
 
 
 def _dispatch(

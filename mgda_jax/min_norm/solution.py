@@ -19,9 +19,9 @@ class MinNormSolution(NamedTuple):
         is no Gramian (NaN, Inf, negative diagonal), zero where no task is active.
       norm: () ‖d‖ = √(wᵀMw) · 2^exponent. Near a stationary point M itself is
         rounded, so below √eps · Σ w_t ‖g_t‖ the value is noise.
-      kkt: () max_t (‖d‖² − ⟨g_t, d⟩) / (‖g_t‖ · Σ_s w_s ‖g_s‖), never negative:
-        zero at the optimum, of the order of eps at a solution, at most about 2. It
-        is free of the scale of the Gramian.
+      kkt: () max_t (‖d‖² − ⟨g_t, d⟩) / (‖g_t‖ · Σ_s w_s ‖g_s‖), never negative: zero
+        at the optimum, a few eps at a solution, whatever the scale of M. It is
+        itself rounded, to a few eps · Σ_s w_s ‖g_s‖ / min_t ‖g_t‖.
       steps: () int32, steps taken; zero for a closed form.
     """
 
@@ -40,10 +40,9 @@ def kkt(matrix: jax.Array, weights: jax.Array, active: jax.Array | None = None) 
       active: (T,) bool or None.
 
     Returns:
-      () at least zero; zero when every weighted row is zero.
+      () at least zero; Inf when a zero row is passed over.
     """
-    norms, excess, s1 = _excess(matrix, weights)
-    return _largest(excess, norms * s1, active)
+    return residual(row_norms(matrix), weights, matvec(matrix, weights), active)
 
 
 def kkt_backward(
@@ -51,34 +50,42 @@ def kkt_backward(
 ) -> jax.Array:
     """max_t (‖d‖² − ⟨g_t, d⟩) / ((‖g_t‖ + S₁) S₁): the backward error of the weights.
 
-    Arguments and result as in `kkt`.
+    Arguments as in `kkt`; finite.
     """
-    norms, excess, s1 = _excess(matrix, weights)
-    return _largest(excess, (norms + s1) * s1, active)
+    norms, along = row_norms(matrix), matvec(matrix, weights)
+    s1 = dot(weights, norms)
+    return _largest_ratio(dot(weights, along) - along, (norms + s1) * s1, active)
 
 
 def gap(matrix: jax.Array, weights: jax.Array, active: jax.Array | None = None) -> jax.Array:
-    """‖d‖² − min_t ⟨g_t, d⟩, the duality gap in the Gramian's own unit.
+    """‖d‖² − min_t ⟨g_t, d⟩, the duality gap, in the unit of the Gramian.
 
-    It bounds the direction: ‖d − d*‖ ≤ √gap. Arguments and result as in `kkt`.
+    It bounds the direction: ‖d − d*‖ ≤ √gap. Arguments as in `kkt`.
     """
-    _, excess, _ = _excess(matrix, weights)
-    return _largest(excess, jnp.ones_like(excess), active)
-
-
-def _excess(
-    matrix: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """‖g_t‖ (T,), ‖d‖² − ⟨g_t, d⟩ (T,) and S₁ ()."""
-    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
     along = matvec(matrix, weights)
-    return norms, dot(weights, along) - along, dot(weights, norms)
+    return _largest_ratio(dot(weights, along) - along, jnp.ones_like(along), active)
 
 
-def _largest(excess: jax.Array, scale: jax.Array, active: jax.Array | None) -> jax.Array:
-    counted = scale > 0 if active is None else (scale > 0) & active
-    ratio = excess / jnp.where(counted, scale, jnp.ones_like(scale))
-    return jnp.max(jnp.where(counted | jnp.isnan(ratio), ratio, jnp.zeros_like(ratio)), initial=0)
+def residual(
+    norms: jax.Array, weights: jax.Array, along: jax.Array, active: jax.Array | None
+) -> jax.Array:
+    """`kkt` from ‖g_t‖, w_t and ⟨g_t, d⟩, each (T,)."""
+    scale = norms * dot(weights, norms)
+    return _largest_ratio(dot(weights, along) - along, scale, active)
+
+
+def row_norms(matrix: jax.Array) -> jax.Array:
+    """‖g_t‖ (T,) from a Gramian (T, T)."""
+    return jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
+
+
+def _largest_ratio(excess: jax.Array, scale: jax.Array, active: jax.Array | None) -> jax.Array:
+    """max(0, max_t excess_t / scale_t), with 0/0 = 0; NaN where excess is."""
+    zeros = jnp.zeros_like(excess)
+    ratio = jnp.where(excess <= 0, zeros, excess / scale)
+    if active is not None:
+        ratio = jnp.where(active, ratio, zeros)
+    return jnp.max(ratio)
 
 
 def matvec(matrix: jax.Array, vector: jax.Array) -> jax.Array:
