@@ -291,6 +291,14 @@ def test_a_rule_for_another_number_of_tasks_is_named():
         step(aggregate(broken, 2, scope="shared"), {"w": ROWS}, {"w": np.ones(3, np.float32)})
 
 
+def test_weights_are_constants_to_differentiation():
+    tx, params = mgda(2), jnp.zeros(3)
+    scale = jax.grad(lambda s: jnp.sum(tx.update(s * ROWS, tx.init(params), params)[0] * ROWS[0]))
+    close(scale(1.0), WEIGHTS @ ROWS @ ROWS[0])
+    of_rows = jax.grad(lambda rows: jnp.sum(tx.update(rows, tx.init(params), params)[0]))
+    close(of_rows(jnp.asarray(ROWS)), np.outer(WEIGHTS, np.ones(3)))
+
+
 def test_checkpoint_round_trip(tmp_path):
     ocp = pytest.importorskip("orbax.checkpoint")
     tx = optax.chain(mgda(2, shared=SHARED), optax.adam(1e-2))

@@ -88,7 +88,8 @@ def update_weights(
     """One step of a rule with everything both callers need around it.
 
     Checks that what the rule reads is there, hands it nothing else, zeroes the
-    weights of inactive tasks and keeps the state free of NaN and Inf.
+    weights of inactive tasks and keeps the state free of NaN and Inf. Weights are
+    constants to differentiation: who differentiates through a step wants the step.
 
     Returns:
       weights (T,) and the new state.
@@ -104,6 +105,7 @@ def update_weights(
             f"weighting: expected weights of shape ({num_tasks},), got {weights.shape}; "
             "was it made for another number of tasks?"
         )
+    weights = jax.lax.stop_gradient(weights)
     if active is not None:
         weights = jnp.where(active, weights, jnp.zeros_like(weights))
     return weights, finite_or_previous(new_state, state, jnp.all(jnp.isfinite(weights)))
