@@ -124,6 +124,11 @@ def _weights(report: "Report", plt: Any) -> Any:
         axes.set_ylabel(names[key])
         if key == "norm":
             axes.set_yscale("log")
+        elif key == "cosine":  # a scale on which noise looks like noise
+            limit = max(0.1, 1.1 * max(map(abs, axes.get_ylim())))
+            axes.set_ylim(-limit, limit)
+        elif all(_on_simplex(series["weight"]) for series in methods.values()):
+            axes.set_ylim(0, 1)
     if len(report.tasks) <= 8:
         grid[0, 0].legend(loc="best", ncols=min(2, len(report.tasks)))
     return figure
@@ -148,6 +153,10 @@ def _series(report: "Report", method: str) -> dict[str, np.ndarray] | None:
         norm = np.array([[record["direction_norm"] for record in run] for run in runs], float)
         series["norm"] = norm[..., None]
     return series
+
+
+def _on_simplex(weight: np.ndarray) -> bool:
+    return bool((weight >= 0).all() and np.allclose(weight.sum(axis=-1), 1, atol=1e-3))
 
 
 def _band(axes: Any, x: np.ndarray, lines: np.ndarray, color: str, label: str | None) -> None:

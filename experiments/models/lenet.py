@@ -127,9 +127,9 @@ def lenet(size: LeNetSize) -> tuple[PureModule, PureModule]:
 
     Examples:
       >>> encoder, head = lenet(LeNetSize())
-      >>> z = encoder.apply(encoder.init(jax.random.key(0)), jnp.zeros((2, 28, 28, 1)), None)
-      >>> head.apply(head.init(jax.random.key(1)), z, None).shape
-      (2, 10)
+      >>> params = jax.jit(encoder.init)(jax.random.key(0))
+      >>> jax.jit(encoder.apply)(params, jnp.zeros((2, 28, 28, 1)), None).shape
+      (2, 50)
     """
     encoder = split(lambda rngs: Encoder(size, rngs=rngs))
     head = split(lambda rngs: Head(size, rngs=rngs))

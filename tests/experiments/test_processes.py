@@ -56,7 +56,7 @@ def kill_when(process: subprocess.Popen[str], moment) -> bool:
 
 
 def test_a_killed_run_ends_with_the_same_bytes(whole: Path, tmp_path: Path):
-    random_epoch = random.Random(time.time_ns()).randrange(2, 30)
+    random_epoch = random.Random(time.time_ns()).randrange(2, 15)
 
     def some_epochs() -> bool:
         log = tmp_path / "run" / METRICS

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = {
     "methods": "uniform,mgda,mgda_ub",
     "seeds": 2,
-    "epochs": 12,
+    "epochs": 6,
     "batch_size": 16,
     "checkpoint_seconds": 0.0,
     "log_points": 1,
