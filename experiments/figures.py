@@ -1,4 +1,4 @@
-"""Figures of a two-task run: the accuracy profile, and the weights over time."""
+"""Figures of a run: the accuracy profile of two tasks, and the weights over time."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,16 @@ STYLE: Any = {
 }
 
 
-def draw(report: "Report") -> list[str]:
-    """Draw what the run has data for into its folder; the names of the files."""
+def draw(report: "Report", drawings: dict[str, Any]) -> list[str]:
+    """Draw the experiment's own figures and the weights into the run's folder.
+
+    Args:
+      report: the run.
+      drawings: {file name: drawing(report, plt) -> figure, or None without data for it}.
+
+    Returns:
+      The names of the files.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -32,10 +40,7 @@ def draw(report: "Report") -> list[str]:
 
     names = []
     with plt.rc_context(STYLE):
-        drawings = {"weights.png": _weights}
-        if len(report.tasks) == 2:
-            drawings = {"accuracy_profile.png": _accuracy_profile, **drawings}
-        for name, drawing in drawings.items():
+        for name, drawing in {**drawings, "weights.png": _weights}.items():
             figure = drawing(report, plt)
             if figure is not None:
                 figure.savefig(report.path / name)
@@ -44,7 +49,7 @@ def draw(report: "Report") -> list[str]:
     return names
 
 
-def _style(report: "Report") -> dict[str, dict[str, str]]:
+def method_style(report: "Report") -> dict[str, dict[str, str]]:
     """One colour and marker a method, the same in every figure."""
     methods = [method for method in report.results if method != "grid"]
     return {
@@ -53,7 +58,7 @@ def _style(report: "Report") -> dict[str, dict[str, str]]:
     }
 
 
-def _accuracy_profile(report: "Report", plt: Any) -> Any:
+def accuracy_profile(report: "Report", plt: Any) -> Any:
     """The first task's score against the second's; top right is better."""
     figure, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
     if "grid" in report.results:
@@ -69,7 +74,7 @@ def _accuracy_profile(report: "Report", plt: Any) -> Any:
             axes.annotate(
                 first, mean, xytext=(5, 3), textcoords="offset points", color=GREY, size=7
             )
-    for method, style in _style(report).items():
+    for method, style in method_style(report).items():
         row = report.row(method)
         if method == "single":  # two models: lines, as no point is a model of both tasks
             line = {"color": style["color"], "lw": 1.2, "ls": "--", "zorder": 1}

@@ -4,6 +4,7 @@ python -m experiments.report runs/multimnist-digits
 """
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from experiments.errors import ExperimentError
 from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, read_json, read_lines
 
 BASELINE = "uniform"
+# Experiments with a table and figures of their own.
+LAYOUTS = {"celeba": "experiments.celeba_report", "cityscapes": "experiments.cityscapes_report"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,31 +68,32 @@ class Report:
         self.tasks: list[str] = self.description["tasks"]
         self.score: str = self.description["score"]
 
-    def row(self, method: str) -> Row:
+    def row(self, method: str, metric: str = "") -> Row:
         """The method's row: every task from the variant that is scored by it.
 
-        Of several variants that score all tasks (the grid), the best on validation.
+        Of several variants that score all tasks (the grid), the best on validation. metric
+        is what the row shows, by default the score that selected epoch and learning rate.
         """
         result = self.results[method]
         scored = result["scored"]
         if len(scored) > 1 and all(len(tasks) == len(self.tasks) for tasks in scored.values()):
-            rows = self.variant_rows(method)
+            rows = self.variant_rows(method, metric)
             best = max(rows, key=lambda name: self._validation(method, name))
             return dataclasses.replace(rows[best], label=f"{method}, best {best}")
         columns, rates = {}, []
-        for name, row in self.variant_rows(method).items():
+        for name, row in self.variant_rows(method, metric).items():
             columns.update({task: row.scores[:, task] for task in scored[name]})
             rates.append(row.learning_rate)
         scores = np.stack([columns[task] for task in range(len(self.tasks))], axis=1)
         return Row(method, scores, ", ".join(dict.fromkeys(rates)))
 
-    def variant_rows(self, method: str) -> dict[str, Row]:
+    def variant_rows(self, method: str, metric: str = "") -> dict[str, Row]:
         """One row for each variant, with its selected learning rate."""
-        result, rows = self.results[method], {}
+        result, rows, metric = self.results[method], {}, metric or self.score
         for name, rate in result["selected"].items():
             runs = self._runs(method, name)
-            missing = {self.score: [np.nan] * len(self.tasks)}
-            scores = np.array([run.get("test", missing)[self.score] for run in runs], float)
+            missing = {metric: [np.nan] * len(self.tasks)}
+            scores = np.array([run.get("test", missing)[metric] for run in runs], float)
             rows[name] = Row(name, scores, f"{rate:g}")
         return rows
 
@@ -140,20 +144,37 @@ def table(report: Report) -> str:
     label = report.description["score_label"]
     heads = ["method", *(f"{task} {label}" for task in report.tasks), "mean", "learning rate"]
     heads += ["time", "step cost"] + (["paper"] if paper else [])
-    baseline = report.step_seconds(BASELINE) if BASELINE in report.results else np.nan
     lines = []
     for method in report.results:
         row = report.row(method)
-        cells = [_mean_error(m, e) for m, e in zip(row.mean, row.error, strict=True)]
+        cells = [mean_error(m, e) for m, e in zip(row.mean, row.error, strict=True)]
         average = Row("", row.scores.mean(axis=1, keepdims=True), "")
-        cells.append(_mean_error(average.mean[0], average.error[0]))
-        cost = report.step_seconds(method) / baseline
-        cells += [row.learning_rate, f"{report.seconds(method):.0f} s"]
-        cells.append("–" if np.isnan(cost) else f"{cost:.2f}")
+        cells.append(mean_error(average.mean[0], average.error[0]))
+        cells += [row.learning_rate, *cost_cells(report, method)]
         if paper:
             cells.append(" / ".join(f"{value:.2f}" for value in paper.get(method, [])) or "–")
         lines.append([row.label, *cells])
-    return _markdown(heads, lines)
+    return markdown(heads, lines)
+
+
+def cost_cells(report: Report, method: str) -> list[str]:
+    """Wall time of a method, and its step relative to the baseline's."""
+    baseline = report.step_seconds(BASELINE) if BASELINE in report.results else np.nan
+    cost = report.step_seconds(method) / baseline
+    return [f"{report.seconds(method):.0f} s", "–" if np.isnan(cost) else f"{cost:.2f}"]
+
+
+def layout(report: Report) -> Any:
+    """The module with the experiment's own `table(report)` and `figures(report)`, or this one."""
+    name = LAYOUTS.get(report.description["experiment"])
+    return importlib.import_module(name) if name else sys.modules[__name__]
+
+
+def figures(report: Report) -> dict[str, Any]:
+    """What to draw: {file name: drawing(report, plt) -> figure or None}."""
+    from experiments.figures import accuracy_profile
+
+    return {"accuracy_profile.png": accuracy_profile} if len(report.tasks) == 2 else {}
 
 
 def summary(report: Report) -> str:
@@ -167,10 +188,11 @@ def summary(report: Report) -> str:
         if run["failed_step"] is not None
     ]
     lines = [
-        table(report),
+        layout(report).table(report),
         "",
-        f"Test {report.score} (mean ± standard error over {config['seeds']} seeds) at the epoch "
-        f"that is best on validation, of {config['epochs']}; {examples['train']} training, "
+        f"Test {description.get('shown', report.score)} (mean ± standard error over "
+        f"{config['seeds']} seeds) at the epoch that is best on validation, of "
+        f"{config['epochs']}; {examples['train']} training, "
         f"{examples['validation']} validation, {examples['test']} test examples. time: all runs "
         "of the method, compilation included. step cost: of one run's training step, "
         f"fastest epoch, relative to {BASELINE}.",
@@ -182,7 +204,7 @@ def summary(report: Report) -> str:
 
 def write_report(path: Path) -> str:
     """Write table.md and the figures of a run; the text to print."""
-    from experiments import figures
+    from experiments.figures import draw
 
     report = Report(path)
     text = summary(report)
@@ -195,15 +217,17 @@ def write_report(path: Path) -> str:
         f"{len(report.description['devices'])} × {devices}."
     )
     (path / "table.md").write_text(f"{title}\n\n{text}\n\n{footer}\n")
-    written = ["table.md", *figures.draw(report)]
+    written = ["table.md", *draw(report, layout(report).figures(report))]
     return f"\n{text}\n\n{path}: {', '.join(written)}"
 
 
-def _mean_error(mean: float, error: float) -> str:
+def mean_error(mean: float, error: float) -> str:
+    """A mean with its standard error, where there is one."""
     return f"{mean:.2f} ± {error:.2f}" if error else f"{mean:.2f}"
 
 
-def _markdown(heads: list[str], lines: list[list[str]]) -> str:
+def markdown(heads: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table, numbers aligned to the right."""
     widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
 
     def line(cells: list[str]) -> str:

@@ -122,7 +122,7 @@ def test_the_figure_shows_every_method(folder: Path):
     from experiments import figures
 
     report = Report(folder)
-    figure = figures._accuracy_profile(report, plt)
+    figure = figures.accuracy_profile(report, plt)
     (axes,) = figure.axes
     labels = {text.get_text() for text in axes.get_legend().get_texts()}
     assert labels == {"static weights", "single task", "uniform", "mgda"}
