@@ -34,7 +34,7 @@ class ResNetSize:
         return self.widths[-1] * (last // self.pool) ** 2
 
 
-SMALL = ResNetSize(widths=(12, 24, 48), blocks=(1, 1, 1), pool=4)
+SMALL = ResNetSize(widths=(8, 16, 32), blocks=(1, 1, 1), pool=4)
 
 
 class BasicBlock(nnx.Module):

@@ -1,0 +1,56 @@
+"""Image files: read or refused with one line that names the file."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from experiments.data.files import DataError
+
+
+def read_image(path: Path, mode: str | None = None) -> Image.Image:
+    """A decoded image.
+
+    Args:
+      path: of the file.
+      mode: PIL mode to convert to, such as "RGB"; None for the file's own.
+
+    Returns:
+      PIL image.
+
+    Raises:
+      DataError: when the file is missing, no image, or cut short.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy() if mode is None else image.convert(mode)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError) as error:  # PIL's, of broken PNG chunks too
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not a readable image ({reason})") from None
+
+
+def read_integers(path: Path) -> np.ndarray:
+    """The (height, width) integers of an image with one channel of 8 or 16 bits."""
+    array = np.asarray(read_image(path))
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
+        raise DataError(
+            f"{path}: expected one channel of integers, got {array.dtype} {array.shape}"
+        )
+    return array.astype(np.int32)
+
+
+def resize(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """Bilinear with averaging where it shrinks: (height, width, 3) uint8."""
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Nearest neighbour: output i reads row ⌊(i + ½) · rows / height⌋; no label is invented."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip((height, width), labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]
