@@ -25,7 +25,7 @@ class Encoder(NamedTuple):
     zs: PyTree
     aux: Any
     rows: Callable[[PyTree], PyTree]
-    combine: Callable[[PyTree, jax.Array, jax.Array | None], PyTree]
+    combine: Callable[..., PyTree]
 
 
 def shared_inputs(

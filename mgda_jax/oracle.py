@@ -3,17 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from mgda_jax.aggregate import AggregateState, check_scope, init_state
 from mgda_jax.encoder import per_task_inputs, shared_inputs
 from mgda_jax.gradients import check_pullbacks, vjp
 from mgda_jax.gramian import accumulation_dtype, gramian, rescale, weighted_sum
 from mgda_jax.heads import infer_layout, scale_own
+from mgda_jax.renewal import init_renewal, renew
 from mgda_jax.tasks import check_num_tasks, cotangent, stack_losses, task_mask
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
 
@@ -154,18 +154,6 @@ def multitask_value_and_grad(
     )
 
 
-class EveryState(NamedTuple):
-    """The rule's state where weights are renewed every k steps.
-
-    Attributes:
-      count: () int32, steps since the last renewal.
-      rule: the rule's own state.
-    """
-
-    count: jax.Array
-    rule: Any
-
-
 @dataclasses.dataclass(frozen=True)
 class MultitaskValueAndGrad:
     """What `multitask_value_and_grad` returns; see there."""
@@ -189,10 +177,7 @@ class MultitaskValueAndGrad:
             if shared is None:
                 raise ValueError("init: a RowRule needs the shared parameters, got None")
             return AggregateState(None, self.weighting.init(shared, self.num_tasks))
-        state = init_state(self.weighting, self.num_tasks)
-        if self.every == 1:
-            return state
-        return state._replace(weighting=EveryState(jnp.zeros((), jnp.int32), state.weighting))
+        return init_renewal(self.every, init_state(self.weighting, self.num_tasks))
 
     def __call__(
         self,
@@ -239,8 +224,9 @@ class MultitaskValueAndGrad:
             shared_grads, rule_state = apply_row_rule(rule, state.weighting, rows, **given)
         elif "gramian" in rule.reads:
             own_grads, dzs = pull(ones)
-            step = functools.partial(self._combine, rule, encoder, dzs, scale, given)
-            weights, rule_state, shared_grads = self._every(step, state, encoder, dzs, active)
+            step = functools.partial(self._weigh_and_combine, rule, encoder, dzs, scale, given)
+            again = functools.partial(encoder.combine, dzs, active=active)
+            weights, rule_state, shared_grads = renew(self.every, step, again, state, active)
             shared_grads = unscale(shared_grads)
             if self.scope == "all":
                 own_grads = scale_own(own_grads, layout, weights, None)
@@ -262,7 +248,7 @@ class MultitaskValueAndGrad:
         new_state = AggregateState(weights, rule_state)
         return (losses, aux), (shared_grads, own_grads), new_state
 
-    def _combine(self, rule, encoder, dzs, scale, given, rule_state):
+    def _weigh_and_combine(self, rule, encoder, dzs, scale, given, rule_state):
         """(weights, rule state, shared gradient) from a Gramian of this step."""
         rows = dzs if self.mode == "representation" else encoder.rows(dzs)
         gram = gramian(rows, active=given["active"])
@@ -275,25 +261,6 @@ class MultitaskValueAndGrad:
         else:
             combined = encoder.combine(dzs, weights, given["active"])
         return weights, rule_state, combined
-
-    def _every(self, step, state, encoder, dzs, active):
-        """step, or the last weights again when it is not due."""
-        if self.every == 1:
-            return step(state.weighting)
-        last, rule_state = state.task_weights, state.weighting.rule
-        # Weights of a bad batch are reported as NaN; they are not to be used again.
-        due = (state.weighting.count % self.every == 0) | ~jnp.all(jnp.isfinite(last))
-
-        def fresh():
-            weights, new, combined = step(rule_state)
-            return weights.astype(last.dtype), new, combined
-
-        def stale():
-            weights = last if active is None else jnp.where(active, last, jnp.zeros_like(last))
-            return weights, rule_state, encoder.combine(dzs, weights, active)
-
-        weights, rule_state, combined = lax.cond(due, fresh, stale)
-        return weights, EveryState((state.weighting.count + 1) % self.every, rule_state), combined
 
 
 def _divide(leaf: jax.Array, scale: jax.Array) -> jax.Array:

@@ -1,0 +1,66 @@
+"""New weights every k steps, the last ones in between."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mgda_jax.aggregate import AggregateState
+
+PyTree = Any
+
+
+class EveryState(NamedTuple):
+    """The rule's state where weights are renewed every k steps.
+
+    Attributes:
+      count: () int32, steps since the last renewal.
+      rule: the rule's own state.
+    """
+
+    count: jax.Array
+    rule: Any
+
+
+def init_renewal(every: int, state: AggregateState) -> AggregateState:
+    """The state of a rule that is asked every k steps; unchanged for every step."""
+    if every == 1:
+        return state
+    return state._replace(weighting=EveryState(jnp.zeros((), jnp.int32), state.weighting))
+
+
+def renew(
+    every: int,
+    fresh: Callable[[Any], tuple[jax.Array, Any, PyTree]],
+    again: Callable[[jax.Array], PyTree],
+    state: AggregateState,
+    active: jax.Array | None,
+) -> tuple[jax.Array, Any, PyTree]:
+    """Weights, rule state and shared gradient of this step.
+
+    Args:
+      every: k.
+      fresh: `fresh(rule_state) -> (weights, rule_state, gradient)`, when it is due.
+      again: `again(weights) -> gradient`, with the last weights, when it is not.
+      state: of the last step.
+      active: (T,) bool or None; the last weights of tasks inactive now are left out.
+    """
+    if every == 1:
+        return fresh(state.weighting)
+    last, rule_state = state.task_weights, state.weighting.rule
+    assert last is not None
+    # Weights of a bad batch are reported as NaN; they are not to be used again.
+    due = (state.weighting.count % every == 0) | ~jnp.all(jnp.isfinite(last))
+
+    def is_due():
+        weights, new, gradient = fresh(rule_state)
+        return weights.astype(last.dtype), new, gradient
+
+    def is_not():
+        weights = last if active is None else jnp.where(active, last, jnp.zeros_like(last))
+        return weights, rule_state, again(weights)
+
+    weights, rule_state, gradient = lax.cond(due, is_due, is_not)
+    return weights, EveryState((state.weighting.count + 1) % every, rule_state), gradient
