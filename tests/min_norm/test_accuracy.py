@@ -13,11 +13,11 @@ from tests.problems import FAMILIES, Errors, errors, make, reference
 
 TASKS = (2, 3, 5, 10, 40, 100)
 # Each case is compiled once and shared by the tests below.
-CASES = [(t, "float32") for t in TASKS] + [(t, "float64") for t in (2, 3, 10, 100)]
+CASES = [(t, "float32") for t in TASKS] + [(t, "float64") for t in (2, 3, 40)]
 # Norms over eight decades with ties and opposed pairs: rounding of the Gramian alone
 # moves kkt by eps · S₁ / min ‖g‖ and d by far more than S₁; the backward error is left.
 HARDEST = "spread_tied_opposed"
-LARGE = ("gaussian", "realistic", "orthogonal", "cosine_0.9999", "duplicates", "rank_deficient")
+LARGE = ("gaussian", "realistic", "orthogonal", "rank_deficient")
 
 BOUNDS = {
     "float32": Errors(kkt=2e-6, kkt_n=1e-6, gap=1e-6, direction=1e-3, simplex=0),
