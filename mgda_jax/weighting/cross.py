@@ -97,7 +97,7 @@ def modo(*, gamma: float | jax.Array = 1e-3, rho: float | jax.Array = 0.1) -> We
 
     References:
       Chen et al., "Three-Way Trade-Off in Multi-Objective Learning: Optimization,
-      Generalization and Conflict-Avoidance", NeurIPS 2023, Algorithm 1.
+      Generalization and Conflict-Avoidance", NeurIPS 2023.
     """
     check_hyperparameter(gamma, lambda x: x > 0, "modo: gamma must be > 0")
     check_hyperparameter(rho, lambda x: x >= 0, "modo: rho must be >= 0")
@@ -155,7 +155,7 @@ def sdmgrad(
 
     References:
       Xiao, Ban and Ji, "Direction-oriented Multi-objective Learning: Simple and
-      Provable Stochastic Algorithms", NeurIPS 2023, Algorithm 1 and section 6.1.
+      Provable Stochastic Algorithms", NeurIPS 2023, section 6.1 for s.
     """
     check_hyperparameter(lam, lambda x: x >= 0, "sdmgrad: lam must be >= 0")
     check_preference(preference, "sdmgrad")

@@ -94,7 +94,7 @@ def imtl(*, optimizer: optax.GradientTransformation | None = None) -> Weighting:
       (Array([0.5, 0.5], dtype=float32), Array([ 0., -2.], dtype=float32))
 
     References:
-      Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, Algorithm 1.
+      Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.
     """
     optimizer = optax.adam(0.025) if optimizer is None else optimizer
 
@@ -142,7 +142,7 @@ def config(*, preference: PyTree = None) -> Weighting:
 
     References:
       Liu, Chu and Thuerey, "ConFIG: Towards Conflict-free Training of Physics
-      Informed Neural Networks", ICLR 2025, equations (2) and (3).
+      Informed Neural Networks", ICLR 2025, equation (2).
     """
     check_preference(preference, "config")
 

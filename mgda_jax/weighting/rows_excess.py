@@ -62,8 +62,8 @@ def excess_mtl(
       (Array([0.5, 0.5], dtype=float32), Array([0.105, 2.684], dtype=float32))
 
     References:
-      He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, Algorithm 1
-      and equations (6), (7) and (9).
+      He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024,
+      equations (6), (7) and (9).
     """
     check_reduction(reduction, "excess_mtl")
     check_hyperparameter(step_size, lambda x: x > 0, "excess_mtl: step_size must be > 0")

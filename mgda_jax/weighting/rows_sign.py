@@ -119,9 +119,9 @@ def sign_agreement(*, threshold: float | jax.Array = 1.0, reduction: str = "mean
       Array([ 2. ,  0. , -2.5], dtype=float32)
 
     References:
-      Parascandolo et al., "Learning explanations that are hard to vary", ICLR 2021,
-      section 2.3. Mansilla et al., "Domain Generalization via Gradient Surgery", ICCV
-      2021, for Agr-Sum.
+      Parascandolo et al., "Learning explanations that are hard to vary", ICLR 2021.
+      Mansilla et al., "Domain Generalization via Gradient Surgery", ICCV 2021, for
+      Agr-Sum.
     """
     check_reduction(reduction, "sign_agreement")
     check_hyperparameter(

@@ -95,7 +95,7 @@ def moco(
 
     References:
       Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning: A
-      Provably Convergent Approach", ICLR 2023, Algorithm 1.
+      Provably Convergent Approach", ICLR 2023.
     """
     check_hyperparameter(beta, lambda x: 0 < x <= 1, "moco: beta must be in (0, 1]")
     check_hyperparameter(beta_decay, lambda x: x >= 0, "moco: beta_decay must be >= 0")
@@ -179,7 +179,7 @@ def db_mtl(
       Array([1., 1.], dtype=float32)
 
     References:
-      Lin et al., "Dual-Balancing for Multi-Task Learning", 2023, Algorithm 1.
+      Lin et al., "Dual-Balancing for Multi-Task Learning", 2023.
     """
     check_hyperparameter(beta, lambda x: 0 <= x < 1, "db_mtl: beta must be in [0, 1)")
     check_hyperparameter(beta_decay, lambda x: x >= 0, "db_mtl: beta_decay must be >= 0")

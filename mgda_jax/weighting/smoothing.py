@@ -52,7 +52,7 @@ def cr_mogm(weighting: Weighting, *, alpha: float | jax.Array = 0.9) -> Weightin
 
     References:
       Zhou et al., "On the Convergence of Stochastic Multi-Objective Gradient
-      Manipulation and Beyond", NeurIPS 2022, Algorithm 1.
+      Manipulation and Beyond", NeurIPS 2022.
     """
     if not isinstance(weighting, Weighting):
         raise ValueError(f"cr_mogm: weighting: expected a Weighting, got {weighting!r}")

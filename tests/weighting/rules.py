@@ -64,7 +64,7 @@ def _always(factory: Callable[..., Any], **options: Any) -> Make:
 
 
 _FIXED = (0.5, 2.0, 1.0, 0.25)
-_AVERSE = "weights are drawn"
+_DRAWN = "the weights are drawn"
 _ROBUST = "every task has one vote; weights would undo the robustness"
 
 RULES: dict[str, Entry] = {
@@ -142,9 +142,9 @@ RULES: dict[str, Entry] = {
     ),
     "pcgrad": Entry(_always(weighting.pcgrad), draws=True, single=True, smaller=(0, 3)),
     "random": Entry(
-        _always(weighting.random), draws="weights", single=True, why_no_preference=_AVERSE
+        _always(weighting.random), draws="weights", single=True, why_no_preference=_DRAWN
     ),
-    "rlw": Entry(_always(weighting.rlw), draws="weights", single=True, why_no_preference=_AVERSE),
+    "rlw": Entry(_always(weighting.rlw), draws="weights", single=True, why_no_preference=_DRAWN),
     "scale_invariant": Entry(_always(weighting.scale_invariant)),
     "sdmgrad": Entry(
         _always(weighting.sdmgrad, learning_rate=0.2),
