@@ -105,8 +105,9 @@ def nash_mtl(
     check_hyperparameter(every, lambda x: x >= 1, "nash_mtl: every must be at least 1")
 
     def init(num_tasks: int) -> NashState:
-        count = jnp.zeros((), jnp.int32)
-        return NashState(jnp.zeros(num_tasks), count, jnp.zeros(()), jnp.zeros(()), count)
+        # One array each: leaves that share a buffer cannot be donated.
+        count, steps = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return NashState(jnp.zeros(num_tasks), count, jnp.zeros(()), jnp.zeros(()), steps)
 
     def solve(unit: UnitGramian, active: jax.Array | None) -> NashState:
         share = preference_vector(preference, unit, active, "nash_mtl")
@@ -197,7 +198,9 @@ def fair_grad(
     def update(state, *, gramian, active=None, **_):
         del state
         unit = unit_gramian(gramian, active)
-        power = 1 / alpha
+        power = 1 / (
+            alpha if isinstance(alpha, (int, float)) else _cast(jnp.asarray(alpha), unit.norms)
+        )
         share = preference_vector(preference, unit, active, "fair_grad")
         bargain = _solve(unit, share, power)
         # M·4^e w = w^−p is solved by 2^{−2e/(1+p)} times the solution for M.
