@@ -190,7 +190,7 @@ def sdmgrad(
 
 
 def _init(num_tasks: int) -> SimplexState:
-    return SimplexState(jnp.full(num_tasks, 1 / num_tasks))
+    return SimplexState(jnp.ones(num_tasks) / num_tasks)
 
 
 def _masked(cross: Any, active: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:

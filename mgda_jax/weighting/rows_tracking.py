@@ -110,7 +110,7 @@ def moco(
             raise ValueError(f"moco: {name} must be one of {allowed}, got {value!r}")
 
     def init(params: PyTree, num_tasks: int) -> MoCoState:
-        weights = jnp.full(num_tasks, 1 / num_tasks)
+        weights = jnp.ones(num_tasks) / num_tasks
         return MoCoState(zero_rows(params, num_tasks), weights, jnp.zeros((), jnp.int32))
 
     def update(state, rows, *, losses: Any = None, active=None, **_):

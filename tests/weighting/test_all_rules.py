@@ -1,14 +1,16 @@
 """All rules × invariants × modes. What a rule is and promises is in tests/weighting/rules.py."""
 
 import functools
+import inspect
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from mgda_jax import RowRule, aggregate, multitask_value_and_grad, per_task_decode
+from mgda_jax import RowRule, aggregate, multitask_value_and_grad, per_task_decode, weighting
 from mgda_jax.gramian import gramian, weighted_sum
 from mgda_jax.weighting import cross_gramian
 from mgda_jax.weighting.base import apply_row_rule, update_weights
@@ -363,6 +365,70 @@ def test_wide_floats_trace_and_keep_the_gradients_dtypes(name):
 
             updates = jax.eval_shape(step, rows, jax.ShapeDtypeStruct((4,), dtype))
             assert updates["a"].dtype == dtype
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_is_a_fixed_point_of_shapes_and_shares_no_buffers(name):
+    """So that the second update recompiles nothing and the state can be donated."""
+    rule = RULES[name].make(ALL)
+    tx = aggregate(rule, 4)
+    state = tx.init({"a": jnp.zeros(3)})
+    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state) if not _is_key(x)]
+    assert len(set(pointers)) == len(pointers)
+
+    def step(state, rows, losses):
+        cross = cross_gramian(rows, rows)
+        given = {"losses": losses, "previous_losses": losses, "cross_gramian": cross}
+        return tx.update(rows, state, **given)[1]
+
+    before = jax.eval_shape(lambda s: s, state)
+    after = jax.eval_shape(step, before, {"a": jnp.zeros((4, 3))}, jnp.ones(4))
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
+        assert (new.shape, new.dtype, new.weak_type) == (old.shape, old.dtype, old.weak_type)
+
+
+def _is_key(leaf):
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _numbers(name):
+    """The hyperparameters of a rule that are plain floats by default."""
+    parameters = inspect.signature(public_rules()[name]).parameters.values()
+    return {p.name: p.default for p in parameters if isinstance(p.default, float)}
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if _numbers(n)])
+@pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
+def test_hyperparameters_may_be_injected(name, wide):
+    """float32 numbers from `optax.inject_hyperparams` go with gradients of either width."""
+    factory = public_rules()[name]
+    required = {"cr_mogm": (weighting.min_norm(),)}.get(name, ())
+    options = {"steps_per_epoch": 2} if name in ("dwa", "stch") else {}
+
+    def make(**numbers):
+        return aggregate(factory(*required, **options, **numbers), 4)
+
+    # optax looks at the names that the factory takes.
+    kind = inspect.Parameter.KEYWORD_ONLY
+    numbers = [inspect.Parameter(n, kind, default=x) for n, x in _numbers(name).items()]
+    make.__signature__ = inspect.Signature(numbers)
+
+    with jax.enable_x64(wide):
+        rows = {"a": jnp.ones((4, 3))}
+        params = {"a": jnp.zeros(3)}
+
+        def step(rows, losses):
+            # optax's own code relies on the standard promotion rules.
+            with jax.numpy_dtype_promotion("standard"):
+                tx = optax.inject_hyperparams(make, hyperparam_dtype=jnp.float32)(**_numbers(name))
+                state = tx.init(params)
+            cross = cross_gramian(rows, rows)
+            given = {"losses": losses, "previous_losses": losses, "cross_gramian": cross}
+            return tx.update(rows, state, params, **given)[0]
+
+        updates = jax.eval_shape(step, rows, jnp.ones(4))
+    assert updates["a"].shape == (3,)
 
 
 # The modes of the oracle
