@@ -87,7 +87,9 @@ class _MethodRun:
             for seed in range(config.seeds)
         ]
         self.runs = devices.replicate(_stack_runs(self.method, self.labels))
-        self._init = jax.jit(jax.vmap(trainer.init))
+        # It runs once: optimised code would cost seconds to compile and save none.
+        options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
+        self._init = jax.jit(jax.vmap(trainer.init), compiler_options=options)
         self._train = jax.jit(
             jax.vmap(trainer.train_epoch, in_axes=(0, 0, None, None)),
             donate_argnums=0,

@@ -49,7 +49,7 @@ class MultiMnistConfig(TrainingConfig):
 
     dataset: Literal["digits", "mnist", "fashion", "mnist_fashion"] = "digits"
     data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
-    epochs: Annotated[int, hint("digits 20, else 100")] = UNSET
+    epochs: Annotated[int, hint("digits 15, else 100")] = UNSET
     batch_size: Annotated[int, hint("digits 64, else 256")] = UNSET
 
     def resolved(self) -> Self:
@@ -57,7 +57,7 @@ class MultiMnistConfig(TrainingConfig):
         digits = self.dataset == "digits"
         return dataclasses.replace(
             self,
-            epochs=(20 if digits else 100) if self.epochs == UNSET else self.epochs,
+            epochs=(15 if digits else 100) if self.epochs == UNSET else self.epochs,
             batch_size=(64 if digits else 256) if self.batch_size == UNSET else self.batch_size,
             name=self.name or f"multimnist-{self.dataset}",
         )

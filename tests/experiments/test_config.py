@@ -74,7 +74,7 @@ def test_help_explains_every_flag_with_its_default(capsys: pytest.CaptureFixture
 
 def test_defaults_depend_on_the_data_set():
     digits, mnist = (MultiMnistConfig(dataset=name).resolved() for name in ("digits", "mnist"))
-    assert (digits.epochs, digits.batch_size, digits.name) == (20, 64, "multimnist-digits")
+    assert (digits.epochs, digits.batch_size, digits.name) == (15, 64, "multimnist-digits")
     assert (mnist.epochs, mnist.batch_size, mnist.name) == (100, 256, "multimnist-mnist")
     assert MultiMnistConfig(epochs=3, name="mine").resolved().epochs == 3
 
