@@ -126,7 +126,7 @@ def _start(problem: ScaledProblem) -> _Iterate:
     b = jnp.full_like(rows, jnp.sum(problem.scale) / total)
     image = matvec(problem.matrix, b)
     z = jnp.maximum(image - problem.target, 0.1 * jnp.maximum(problem.scale, 0.01))
-    return _Iterate(b, z, image, _score(problem, b, z, image))
+    return _Iterate(b, z, image, jnp.full((), jnp.inf, b.dtype))
 
 
 def _newton_step(problem: ScaledProblem, iterate: _Iterate) -> _Iterate:

@@ -11,7 +11,7 @@ from mgda_jax.gramian import gramian
 from mgda_jax.min_norm import MinNormSolution, min_norm_point
 from tests.problems import FAMILIES, Errors, errors, make, reference
 
-TASKS = (2, 3, 5, 10, 40, 100)
+TASKS = (2, 3, 5, 10, 40)
 # Each case is compiled once and shared by the tests below.
 CASES = [(t, "float32") for t in TASKS] + [(t, "float64") for t in (2, 3, 40)]
 # Norms over eight decades with ties and opposed pairs: rounding of the Gramian alone
@@ -92,12 +92,11 @@ def test_every_family_within_bounds(num_tasks, dtype):
     check_bounds(solved(num_tasks, dtype, "exact", tuple(FAMILIES)), num_tasks, dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_five_hundred_tasks_within_bounds(dtype):
-    check_bounds(solved(500, dtype, "exact", LARGE), 500, dtype)
+def test_five_hundred_tasks_within_bounds():
+    check_bounds(solved(500, "float32", "exact", LARGE), 500, "float32")
 
 
-@pytest.mark.parametrize(("num_tasks", "dtype"), [*CASES, (500, "float32"), (500, "float64")])
+@pytest.mark.parametrize(("num_tasks", "dtype"), [*CASES, (500, "float32")])
 def test_descent_for_every_task_in_relative_form(num_tasks, dtype):
     """⟨d, g_t⟩ ≥ (1 − 1e-5) ‖d‖² away from stationary points."""
     families = LARGE if num_tasks == 500 else tuple(FAMILIES)
@@ -145,13 +144,14 @@ def test_frank_wolfe_is_feasible_and_bounded_but_not_exact(num_tasks):
     assert {"spread_1e4", "opposed_pair"} <= set(missed)
 
 
-@pytest.mark.parametrize("steps", [5, 50, 250])
+@pytest.mark.parametrize("steps", [5, 250])
 def test_frank_wolfe_converges_at_its_known_rate(steps):
     """‖d_k‖² − ‖d*‖² ≤ 16 max‖g‖² / (k + 2)."""
+    solve = jax.jit(lambda gram: min_norm_point(gram, method="frank_wolfe", max_steps=steps))
     for family in ("gaussian", "orthogonal", "realistic"):
         rows = make(family, 10)
         gram = (rows @ rows.T).astype(np.float32)
-        solution = min_norm_point(gram, method="frank_wolfe", max_steps=steps)
+        solution = solve(gram)
         d = np.asarray(solution.weights, np.float64) @ rows
         best = np.linalg.norm(rows.T @ reference(rows))
         assert d @ d - best**2 <= 16 * np.diag(gram).max() / (steps + 2)
