@@ -206,12 +206,12 @@ def errors(rows: np.ndarray, weights: np.ndarray, direction: np.ndarray | None =
     d = weights @ rows
     norms = np.linalg.norm(rows, axis=1)
     s1 = weights @ norms
-    excess = d @ d - rows @ d
+    excess = np.maximum(d @ d - rows @ d, 0)
     simplex = max(-weights.min(), abs(weights.sum() - 1))
     if s1 == 0:
         return Errors(0.0, 0.0, 0.0, 0.0, simplex)
     with np.errstate(divide="ignore", invalid="ignore"):
-        kkt = np.where(excess > 0, excess / (norms * s1), 0).max()
+        kkt = np.where(excess > 0, excess / (norms * s1), 0).max()  # Inf: a zero row passed over
     return Errors(
         float(kkt),
         float((excess / ((norms + s1) * s1)).max()),

@@ -1,0 +1,175 @@
+"""Speed and accuracy of the min-norm point on problems that break solvers.
+
+    python -m benchmarks.min_norm                 time a solve, and the kkt it reaches
+    python -m benchmarks.min_norm --accuracy      worst errors per family and T
+
+Speed: 256 float32 problems a T, taken in turn from all families of tests.problems;
+µs of a single jitted call (mean over 16 of them) and per item of one vmapped call,
+both the best of several repetitions, in turn for every solver. TorchJD's MGDA (the
+paper's Algorithm 2, 100 steps) is timed where torch and torchjd are installed; it
+takes one problem at a time. Set OMP_NUM_THREADS=1 and
+XLA_FLAGS=--xla_cpu_multi_thread_eigen=false for one thread.
+
+Accuracy: errors on the rows in float64 (tests.problems.Errors), against
+non-negative least squares.
+"""
+
+import argparse
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mgda_jax.gramian import gramian
+from mgda_jax.min_norm import min_norm_point
+from tests.problems import FAMILIES, Errors, errors, make, reference
+
+SPEED_TASKS = (2, 3, 10, 40, 100)
+ACCURACY_TASKS = (2, 3, 5, 10, 40, 100, 500)
+BATCH = 256
+SINGLES = 16
+# Norms over eight decades with ties and opposed pairs: only its kkt_N means anything.
+HARDEST = "spread_tied_opposed"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description="Speed and accuracy of the min-norm point on problems that break solvers."
+    )
+    parser.add_argument("--accuracy", action="store_true", help="errors instead of times")
+    parser.add_argument("--tasks", type=int, nargs="+", help="numbers of tasks T")
+    parser.add_argument("--seeds", type=int, default=3, help="problems a family (--accuracy)")
+    args = parser.parse_args(argv)
+    if args.accuracy:
+        accuracy(args.tasks or ACCURACY_TASKS, args.seeds)
+    else:
+        speed(args.tasks or SPEED_TASKS)
+
+
+def solver(method: str) -> Callable[[Any], Any]:
+    return jax.jit(lambda gram: min_norm_point(gram, method=method))
+
+
+def batch_solver(method: str) -> Callable[[Any], Any]:
+    return jax.jit(jax.vmap(lambda gram: min_norm_point(gram, method=method)))
+
+
+def speed(tasks: Sequence[int]) -> None:
+    external = torchjd()
+    print(f"{'T':>4}  {'solver':<22}{'single µs':>10}{'× exact':>9}{'batch µs':>10}{'× exact':>9}"
+          f"{'steps':>8}{'kkt median':>12}{'kkt worst':>11}")  # fmt: skip
+    for num_tasks in tasks:
+        compare(num_tasks, external)
+    if external is None:
+        print("TorchJD is not installed: its line is left out.")
+
+
+def compare(num_tasks: int, external: Callable[[np.ndarray], np.ndarray] | None) -> None:
+    """The lines of one T: every solver on the same problems."""
+    families = [f for f in FAMILIES if f != HARDEST]
+    rows = [make(families[i % len(families)], num_tasks, i // len(families)) for i in range(BATCH)]
+    # Scaled, so that those without a scale of their own can read them in float32, too.
+    grams = np.stack([r @ r.T / np.abs(r).max() ** 2 for r in rows]).astype(np.float32)
+    singles, batches, weights, steps = {}, {}, {}, {}
+    for name, method in (("exact", "exact"), ("Frank–Wolfe", "frank_wolfe")):
+        one, many = solver(method), batch_solver(method)
+        singles[name] = lambda one=one: [one(gram) for gram in grams[:SINGLES]]
+        batches[name] = lambda many=many: many(grams)
+        solution = jax.device_get(many(grams))
+        weights[name], steps[name] = solution.weights, int(solution.steps.max())
+    if external is not None:
+        name = "Frank–Wolfe (TorchJD)"
+        singles[name] = lambda: [external(gram) for gram in grams[:SINGLES]]
+        weights[name], steps[name] = np.stack([external(gram) for gram in grams]), "100"
+    single_seconds, batch_seconds = best_in_turn(singles), best_in_turn(batches)
+    for name in singles:
+        single, cells = single_seconds[name], f"{'–':>10}{'–':>9}"
+        if name in batches:
+            batch = batch_seconds[name]
+            cells = f"{batch / BATCH * 1e6:>10.2f}{batch / batch_seconds['exact']:>9.2f}"
+        kkt = [errors(r, w).kkt for r, w in zip(rows, weights[name], strict=True)]
+        print(f"{num_tasks:>4}  {name:<22}{single / SINGLES * 1e6:>10.1f}"
+              f"{single / single_seconds['exact']:>9.2f}{cells}{steps[name]:>8}"
+              f"{np.median(kkt):>12.1e}{np.max(kkt):>11.1e}", flush=True)  # fmt: skip
+
+
+def torchjd() -> Callable[[np.ndarray], np.ndarray] | None:
+    """TorchJD's weights of a Gramian, or None where it is not installed."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchjd") is None:
+        return None
+    import torch  # pyright: ignore[reportMissingImports]  (optional)
+    from torchjd.aggregation import (  # pyright: ignore[reportMissingImports]  (optional)
+        MGDAWeighting,
+    )
+
+    torch.set_num_threads(1)
+    weighting = MGDAWeighting()
+    return lambda gram: weighting(torch.from_numpy(gram)).numpy()
+
+
+def best_in_turn(calls: dict[str, Callable[[], Any]], repeats: int = 7) -> dict[str, float]:
+    """The shortest wall time of each call in seconds, all timed in turn in every round."""
+    for call in calls.values():
+        jax.block_until_ready(call())
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def accuracy(tasks: Sequence[int], seeds: int) -> None:
+    columns = [("exact", "float32"), ("exact", "float64"), ("frank_wolfe", "float32")]
+    print(" " * 26 + "".join(f"{f'{method} {dtype}':^38}" for method, dtype in columns))
+    print(f"{'T':>4}  {'family':<20}" + f"{'kkt':>9}{'kkt_N':>9}{'gap':>9}{'‖d−d*‖':>9}  " * 3)
+    for num_tasks in tasks:
+        count = seeds if num_tasks <= 100 else 1
+        problems = [(f, make(f, num_tasks, seed)) for f in FAMILIES for seed in range(count)]
+        directions = [rows.T @ reference(rows) / np.abs(rows).max() for _, rows in problems]
+        measured = [solve_all(problems, directions, *column) for column in columns]
+        for family in FAMILIES:
+            cells = [worst([e for e, (f, _) in zip(m[0], problems, strict=True) if f == family])
+                     for m in measured]  # fmt: skip
+            print(f"{num_tasks:>4}  {family:<20}" + "".join(cells), flush=True)
+        cells = [worst([e for e, (f, _) in zip(m[0], problems, strict=True) if f != HARDEST])
+                 for m in measured]  # fmt: skip
+        print(f"{num_tasks:>4}  {'all but the last':<20}" + "".join(cells))
+        steps = ", ".join(f"{m} {d} {s[1]}" for (m, d), s in zip(columns, measured, strict=True))
+        print(f"      most steps: {steps}\n", flush=True)
+
+
+def solve_all(
+    problems: Sequence[tuple[str, np.ndarray]],
+    directions: Sequence[np.ndarray],
+    method: str,
+    dtype: str,
+) -> tuple[list[Errors], int]:
+    """Errors of each problem, and the most steps that one took."""
+    width = max(rows.shape[1] for _, rows in problems)
+    padded = [np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for _, rows in problems]
+    with jax.enable_x64(dtype == "float64"):
+        rows = jnp.asarray(np.stack(padded), dtype)
+        solution = jax.device_get(batch_solver(method)(jax.jit(jax.vmap(gramian))(rows)))
+    found = [
+        errors(rows, weights, direction)
+        for (_, rows), weights, direction in zip(
+            problems, solution.weights, directions, strict=True
+        )
+    ]
+    assert all(np.all(np.isfinite(e)) for e in found), "a weight is not finite"
+    return found, int(solution.steps.max())
+
+
+def worst(found: Sequence[Errors]) -> str:
+    kkt, kkt_n, gap, direction, _ = np.max(np.array(found), axis=0)
+    return "".join(f"{value:>9.1e}" for value in (kkt, kkt_n, gap, direction)) + "  "
+
+
+if __name__ == "__main__":
+    main()
