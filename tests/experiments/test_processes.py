@@ -15,9 +15,9 @@ from experiments.run_folder import METRICS, RESULTS, read_lines
 from tests.experiments.tiny_run import ROOT, tiny_run
 
 
-def start(runs_dir: Path, **environment: str) -> subprocess.Popen[str]:
+def start(runs_dir: Path, *args: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.experiments.tiny_run", str(runs_dir)],
+        [sys.executable, "-m", "tests.experiments.tiny_run", str(runs_dir), *args],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
         stdout=subprocess.DEVNULL,
