@@ -23,23 +23,23 @@ class DilatedSize:
 
     Attributes:
       width: features of the stem; stage i has width · 2^i inside its blocks.
-      blocks: bottleneck blocks of the four stages.
+      blocks: bottleneck blocks of the stages, four or less.
       expansion: a block's output has so many times the features of its inside.
     """
 
     width: int = 64
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
     expansion: int = 4
 
     @property
     def features(self) -> int:
         """Features of the representation."""
-        return 8 * self.width * self.expansion
+        return self.width * 2 ** (len(self.blocks) - 1) * self.expansion
 
 
-SMALL = DilatedSize(width=8, blocks=(1, 1, 1, 1), expansion=2)
+SMALL = DilatedSize(width=8, blocks=(1, 1, 1), expansion=4)
 STRIDE = 8  # of the representation
-DILATIONS = (1, 1, 2, 4)  # of the four stages
+DILATIONS = (1, 1, 2, 4)  # of the stages
 
 
 class Bottleneck(nnx.Module):
@@ -52,19 +52,17 @@ class Bottleneck(nnx.Module):
         features: int,
         stride: int,
         dilation: int,
-        *,
-        rngs: nnx.Rngs,
     ):
-        self.conv1 = Conv(channels, inside, 1, rngs=rngs)
-        self.bn1 = BatchNorm(inside, rngs=rngs)
-        self.conv2 = Conv(inside, inside, 3, stride=stride, dilation=dilation, rngs=rngs)
-        self.bn2 = BatchNorm(inside, rngs=rngs)
-        self.conv3 = Conv(inside, features, 1, rngs=rngs)
-        self.bn3 = BatchNorm(features, rngs=rngs)
+        self.conv1 = Conv(channels, inside, 1)
+        self.bn1 = BatchNorm(inside)
+        self.conv2 = Conv(inside, inside, 3, stride=stride, dilation=dilation)
+        self.bn2 = BatchNorm(inside)
+        self.conv3 = Conv(inside, features, 1)
+        self.bn3 = BatchNorm(features)
         shortcut = []
         if stride != 1 or channels != features:
-            shortcut = [Conv(channels, features, 1, stride=stride, rngs=rngs)]
-            shortcut.append(BatchNorm(features, rngs=rngs))
+            shortcut = [Conv(channels, features, 1, stride=stride)]
+            shortcut.append(BatchNorm(features))
         self.downsample = nnx.List(shortcut)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -81,28 +79,28 @@ class Bottleneck(nnx.Module):
 class DilatedResNet(nnx.Module):
     """7×7 stem of stride 2, max pooling, four stages of bottleneck blocks."""
 
-    def __init__(self, size: DilatedSize, *, rngs: nnx.Rngs):
-        self.conv1 = Conv(3, size.width, 7, stride=2, rngs=rngs)
-        self.bn1 = BatchNorm(size.width, rngs=rngs)
-        channels, before, stages = size.width, 1, []
-        for i, (count, dilation) in enumerate(zip(size.blocks, DILATIONS, strict=True)):
+    def __init__(self, size: DilatedSize):
+        self.conv1 = Conv(3, size.width, 7, stride=2)
+        self.bn1 = BatchNorm(size.width)
+        channels, before = size.width, 1
+        for i, (count, dilation) in enumerate(zip(size.blocks, DILATIONS, strict=False)):
             inside, blocks = size.width * 2**i, []
             for j in range(count):
                 stride = 2 if i == 1 and j == 0 else 1
                 # A stage's first block still has the dilation of the stage before.
                 spread = dilation if j else before
                 features = inside * size.expansion
-                blocks.append(Bottleneck(channels, inside, features, stride, spread, rngs=rngs))
+                blocks.append(Bottleneck(channels, inside, features, stride, spread))
                 channels = features
             before = dilation
-            stages.append(nnx.List(blocks))
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+            setattr(self, f"layer{i + 1}", nnx.List(blocks))
+        self.stages = len(size.blocks)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """(N, height, width, 3) → (N, height / 8, width / 8, features)."""
         x = max_pool(jax.nn.relu(self.bn1(self.conv1(images), train)))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
+        for i in range(self.stages):
+            for block in getattr(self, f"layer{i + 1}"):
                 x = block(x, train)
         return x
 
@@ -123,4 +121,4 @@ def dilated_resnet(size: DilatedSize) -> StatefulModule:
       >>> sum(prod(leaf.shape) for leaf in shapes)
       23508032
     """
-    return split_stateful(lambda rngs: DilatedResNet(size, rngs=rngs))
+    return split_stateful(lambda: DilatedResNet(size))

@@ -4,6 +4,8 @@ References:
   Zhao, Shi, Qi, Wang and Jia, Pyramid Scene Parsing Network, CVPR 2017.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,13 +65,14 @@ def upsample(x: jax.Array, height: int, width: int) -> jax.Array:
 class PyramidDecoder(nnx.Module):
     """Average pooling into grids of four sizes beside the features, then two convolutions."""
 
-    def __init__(self, channels: int, inside: int, outputs: int, dropout: float, *, rngs: nnx.Rngs):
-        self.convs = nnx.List([Conv(channels, inside, 1, rngs=rngs) for _ in BINS])
-        self.norms = nnx.List([BatchNorm(inside, rngs=rngs) for _ in BINS])
-        self.merge = Conv(channels + len(BINS) * inside, inside, 3, rngs=rngs)
-        self.merge_norm = BatchNorm(inside, rngs=rngs)
+    def __init__(self, channels: int, inside: int, outputs: int, dropout: float):
+        self.convs = nnx.List([Conv(channels, inside, 1) for _ in BINS])
+        self.norms = nnx.List([BatchNorm(inside) for _ in BINS])
+        self.merge = Conv(channels + len(BINS) * inside, inside, 3)
+        self.merge_norm = BatchNorm(inside)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
-        self.out = nnx.Linear(inside, outputs, rngs=rngs)
+        self.out = Conv(inside, outputs, 1, std=math.sqrt(1 / inside))
+        self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, z: jax.Array, key: jax.Array | None, *, train: bool) -> jax.Array:
         """(N, h, w, channels) → (N, h, w, outputs). Whole channels are dropped, with a key."""
@@ -80,7 +83,8 @@ class PyramidDecoder(nnx.Module):
             levels.append(upsample(jax.nn.relu(norm(conv(pooled), train)), height, width))
         merged = self.merge(jnp.concatenate(levels, axis=-1))
         merged = jax.nn.relu(self.merge_norm(merged, train))
-        return self.out(self.dropout(merged, deterministic=key is None, rngs=key))
+        dropped = self.dropout(merged, deterministic=key is None, rngs=key)
+        return self.out(dropped) + self.bias[...]
 
 
 def pyramid_decoder(
@@ -98,6 +102,4 @@ def pyramid_decoder(
       StatefulModule with `apply(variables, z (N, h, w, channels), key, train=...) ->
       (out (N, h, w, outputs), stats)`; key None: no dropout.
     """
-    return split_stateful(
-        lambda rngs: PyramidDecoder(channels, inside, outputs, dropout, rngs=rngs)
-    )
+    return split_stateful(lambda: PyramidDecoder(channels, inside, outputs, dropout))

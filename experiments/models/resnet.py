@@ -40,15 +40,15 @@ SMALL = ResNetSize(widths=(8, 16, 32), blocks=(1, 1, 1), pool=4)
 class BasicBlock(nnx.Module):
     """Two 3×3 convolutions and the identity, or a 1×1 convolution where shapes change."""
 
-    def __init__(self, channels: int, features: int, stride: int, *, rngs: nnx.Rngs):
-        self.conv1 = Conv(channels, features, 3, stride=stride, rngs=rngs)
-        self.bn1 = BatchNorm(features, rngs=rngs)
-        self.conv2 = Conv(features, features, 3, rngs=rngs)
-        self.bn2 = BatchNorm(features, rngs=rngs)
+    def __init__(self, channels: int, features: int, stride: int):
+        self.conv1 = Conv(channels, features, 3, stride=stride)
+        self.bn1 = BatchNorm(features)
+        self.conv2 = Conv(features, features, 3)
+        self.bn2 = BatchNorm(features)
         shortcut = []
         if stride != 1 or channels != features:
-            shortcut = [Conv(channels, features, 1, stride=stride, rngs=rngs)]
-            shortcut.append(BatchNorm(features, rngs=rngs))
+            shortcut = [Conv(channels, features, 1, stride=stride)]
+            shortcut.append(BatchNorm(features))
         self.downsample = nnx.List(shortcut)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -64,14 +64,14 @@ class BasicBlock(nnx.Module):
 class ResNet(nnx.Module):
     """3×3 stem of stride 1, no max pooling, stages of basic blocks, average pooling."""
 
-    def __init__(self, size: ResNetSize, *, rngs: nnx.Rngs):
-        self.conv1 = Conv(3, size.widths[0], 3, rngs=rngs)
-        self.bn1 = BatchNorm(size.widths[0], rngs=rngs)
+    def __init__(self, size: ResNetSize):
+        self.conv1 = Conv(3, size.widths[0], 3)
+        self.bn1 = BatchNorm(size.widths[0])
         channels, blocks = size.widths[0], []
         for stage, (features, count) in enumerate(zip(size.widths, size.blocks, strict=True)):
             for i in range(count):
                 stride = 2 if i == 0 and stage > 0 else 1
-                blocks.append(BasicBlock(channels, features, stride, rngs=rngs))
+                blocks.append(BasicBlock(channels, features, stride))
                 channels = features
         self.blocks = nnx.List(blocks)
         self.pool = size.pool
@@ -104,4 +104,4 @@ def resnet(size: ResNetSize) -> StatefulModule:
       >>> sum(prod(leaf.shape) for leaf in shapes)
       11168832
     """
-    return split_stateful(lambda rngs: ResNet(size, rngs=rngs))
+    return split_stateful(lambda: ResNet(size))

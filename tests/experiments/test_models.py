@@ -46,7 +46,7 @@ def test_dilated_resnet_50_keeps_an_eighth_of_the_resolution():
 
 
 def test_dilations_and_strides_are_those_of_a_stride_8_resnet():
-    model = nnx.eval_shape(lambda: dilated.DilatedResNet(dilated.DilatedSize(), rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: dilated.DilatedResNet(dilated.DilatedSize()))
     stages = [model.layer1, model.layer2, model.layer3, model.layer4]
     assert [[b.conv2.stride for b in s][:2] for s in stages] == [[1, 1], [2, 1], [1, 1], [1, 1]]
     assert [[b.conv2.dilation for b in s][:3] for s in stages] == [
@@ -89,15 +89,28 @@ def test_max_pool_is_the_maximum_over_windows(sides):
             np.testing.assert_array_equal(got[:, i, j], window.max((1, 2)))
 
 
+def test_weights_are_drawn_as_he_et_al_do():
+    module = resnet.resnet(resnet.ResNetSize(widths=(16, 32), blocks=(1, 1), pool=2))
+    params = module.init(jax.random.key(0)).params
+    block = params["blocks"][1]
+    for kernel, features in ((block["conv1"], 9 * 32), (block["downsample"][0], 32)):
+        kernel = np.asarray(kernel["kernel"][...])
+        error = np.std(kernel) / np.sqrt(2 / features) - 1
+        assert abs(error) < 5 / np.sqrt(2 * kernel.size)  # five standard errors
+    first, second = (np.ravel(block[name]["kernel"][...])[:4608] for name in ("conv1", "conv2"))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(4608)
+    assert np.all(np.asarray(block["bn1"]["scale"][...]) == 1)
+
+
 def test_batch_norm_normalises_in_training_and_remembers_for_evaluation():
     class Norm(nnx.Module):
-        def __init__(self, *, rngs):
-            self.norm = BatchNorm(3, rngs=rngs)
+        def __init__(self):
+            self.norm = BatchNorm(3)
 
         def __call__(self, x, *, train):
             return self.norm(x, train)
 
-    module = split_stateful(lambda rngs: Norm(rngs=rngs))
+    module = split_stateful(Norm)
     variables = module.init(jax.random.key(0))
     x = np.random.default_rng(0).normal(2, 3, size=(5, 4, 3)).astype(np.float32)
     flat = x.reshape(-1, 3).astype(np.float64)
