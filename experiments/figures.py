@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B6508"]
 MARKERS = "osD^vP*X"
 GREY = "#777777"
+GRID_REACH = 12.0  # in units of the score
 STYLE: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -61,19 +62,9 @@ def method_style(report: "Report") -> dict[str, dict[str, str]]:
 def accuracy_profile(report: "Report", plt: Any) -> Any:
     """The first task's score against the second's; top right is better."""
     figure, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
+    shown = [report.row(method).scores for method in method_style(report)]
     if "grid" in report.results:
-        rows = list(report.variant_rows("grid").values())
-        means = np.stack([row.mean for row in rows])
-        errors = np.stack([row.error for row in rows])
-        axes.errorbar(
-            *means.T, xerr=errors[:, 0], yerr=errors[:, 1],
-            color=GREY, lw=1, elinewidth=0.7, marker=".", ms=5, label="static weights", zorder=2,
-        )  # fmt: skip
-        for row, mean in zip(rows, means, strict=True):
-            first = row.label.split("/")[0]
-            axes.annotate(
-                first, mean, xytext=(5, 3), textcoords="offset points", color=GREY, size=7
-            )
+        shown.append(_grid_curve(report, axes))
     for method, style in method_style(report).items():
         row = report.row(method)
         if method == "single":  # two models: lines, as no point is a model of both tasks
@@ -94,8 +85,33 @@ def accuracy_profile(report: "Report", plt: Any) -> Any:
     axes.set(xlabel=f"{first} {label}", ylabel=f"{second} {label}")
     axes.set_title(f"Test {report.score} of both tasks (top right is better)")
     axes.legend(loc="best")
-    axes.margins(0.12)
+    low, high = (edge(np.concatenate(shown), axis=0) for edge in (np.nanmin, np.nanmax))
+    margin = 0.12 * np.maximum(high - low, 0.1)
+    axes.set(xlim=(low - margin)[:1].tolist() + (high + margin)[:1].tolist())
+    axes.set(ylim=(low - margin)[1:].tolist() + (high + margin)[1:].tolist())
     return figure
+
+
+def _grid_curve(report: "Report", axes: Any) -> np.ndarray:
+    """Draw the static weights as a curve; the points (n, 2) that the axes should show.
+
+    The ends of the grid give one task up: like the paper's figure, the axes reach
+    `GRID_REACH` below the best, and the legend counts the points beyond.
+    """
+    rows = list(report.variant_rows("grid").values())
+    means = np.stack([row.mean for row in rows])
+    errors = np.stack([row.error for row in rows])
+    inside = (means >= np.nanmax(means) - GRID_REACH).all(axis=1)
+    beyond = f" ({np.sum(~inside)} of {len(rows)} beyond the axes)" if (~inside).any() else ""
+    axes.errorbar(
+        *means.T, xerr=errors[:, 0], yerr=errors[:, 1], color=GREY, lw=1, elinewidth=0.7,
+        marker=".", ms=5, label=f"static weights{beyond}", zorder=2,
+    )  # fmt: skip
+    for row, mean in zip(rows, means, strict=True):
+        weight = row.label.split("/")[0]
+        place = {"xytext": (5, 3), "textcoords": "offset points", "annotation_clip": True}
+        axes.annotate(weight, mean, color=GREY, size=7, **place)
+    return means[inside]
 
 
 def _weights(report: "Report", plt: Any) -> Any:
@@ -147,7 +163,7 @@ def _series(report: "Report", method: str) -> dict[str, np.ndarray] | None:
     length = max(map(len, runs))
     runs = [run for run in runs if len(run) == length]  # those that failed are shorter
     weight = np.array([[record["weight"] for record in run] for run in runs], float)
-    if np.ptp(weight) == 0 or all(np.ptp(w, axis=0).max() == 0 for w in weight):
+    if np.ptp(weight, axis=1).max() <= 1e-6 * np.abs(weight).max():  # means of equal numbers
         return None
     steps = report.results[method]["steps_per_epoch"]
     series = {"epoch": np.array([r["step"] / steps for r in runs[0]]), "weight": weight}

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import figures
 from experiments.report import Report, main, write_report
 from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, write_json
 
@@ -119,8 +120,6 @@ def test_the_figure_shows_every_method(folder: Path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from experiments import figures
-
     report = Report(folder)
     figure = figures.accuracy_profile(report, plt)
     (axes,) = figure.axes
@@ -131,6 +130,33 @@ def test_the_figure_shows_every_method(folder: Path):
         assert (scores[:, 0] > left[0]).all() and (scores[:, 0] < left[1]).all()
         assert (scores[:, 1] > right[0]).all() and (scores[:, 1] < right[1]).all()
     plt.close(figure)
+
+
+def test_points_of_the_grid_far_off_are_counted_not_shown(folder: Path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    results = json.loads((folder / RESULTS).read_text())
+    for run in results["grid"]["runs"]:
+        if run["variant"] == "0.25/0.75":
+            run["test"]["accuracy"] = [30, 90]
+    write_json(folder / RESULTS, results)
+    figure = figures.accuracy_profile(Report(folder), plt)
+    (axes,) = figure.axes
+    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert "static weights (1 of 2 beyond the axes)" in labels
+    assert axes.get_xlim()[0] > 60
+    plt.close(figure)
+
+
+def test_constant_weights_are_not_drawn(folder: Path):
+    report = Report(folder)
+    assert figures._series(report, "uniform") is None
+    series = figures._series(report, "mgda")
+    assert series is not None and series["weight"].shape == (2, 2, 2)
+    np.testing.assert_allclose(series["cosine"], -0.2)
 
 
 def test_a_failed_seed_is_left_out_and_named(folder: Path):
