@@ -74,12 +74,14 @@ def compare(num_tasks: int, external: Callable[[np.ndarray], np.ndarray] | None)
     rows = [make(families[i % len(families)], num_tasks, i // len(families)) for i in range(BATCH)]
     # Scaled, so that those without a scale of their own can read them in float32, too.
     grams = np.stack([r @ r.T / np.abs(r).max() ** 2 for r in rows]).astype(np.float32)
+    device_grams = jnp.asarray(grams)
+    device_singles = list(device_grams[:SINGLES])
     singles, batches, weights, steps = {}, {}, {}, {}
     for name, method in (("exact", "exact"), ("Frank–Wolfe", "frank_wolfe")):
         one, many = solver(method), batch_solver(method)
-        singles[name] = lambda one=one: [one(gram) for gram in grams[:SINGLES]]
-        batches[name] = lambda many=many: many(grams)
-        solution = jax.device_get(many(grams))
+        singles[name] = lambda one=one: [one(gram) for gram in device_singles]
+        batches[name] = lambda many=many: many(device_grams)
+        solution = jax.device_get(many(device_grams))
         weights[name], steps[name] = solution.weights, int(solution.steps.max())
     if external is not None:
         name = "Frank–Wolfe (TorchJD)"
@@ -111,7 +113,7 @@ def torchjd() -> Callable[[np.ndarray], np.ndarray] | None:
     return lambda gram: weighting(torch.from_numpy(gram)).numpy()
 
 
-def best_in_turn(calls: dict[str, Callable[[], Any]], repeats: int = 7) -> dict[str, float]:
+def best_in_turn(calls: dict[str, Callable[[], Any]], repeats: int = 25) -> dict[str, float]:
     """The shortest wall time of each call in seconds, all timed in turn in every round."""
     for call in calls.values():
         jax.block_until_ready(call())
