@@ -43,11 +43,11 @@ def unit_gramian(
     nonzero = norms != 0
     norms = jnp.where(nonzero, norms, jnp.ones_like(norms))
     # Row by row and column by column, because ‖g_s‖ ‖g_t‖ may underflow.
-    cosines = jnp.clip(matrix / norms[:, None] / norms[None, :], -1, 1)
+    cosines = matrix / norms[:, None] / norms[None, :]
+    finite = jnp.all(jnp.isfinite(cosines))
     identity = jnp.eye(len(norms), dtype=matrix.dtype)
     pairs = nonzero[:, None] & nonzero[None, :] & (identity == 0)
-    unit = jnp.where(pairs, cosines, identity)
-    finite = jnp.all(jnp.isfinite(cosines))
+    unit = jnp.where(pairs, jnp.clip(cosines, -1, 1), identity)
     return UnitGramian(jnp.where(finite, unit, jnp.nan), norms, nonzero, exponent)
 
 
@@ -57,13 +57,13 @@ def active_gramian(
     """The Gramian with the rows and columns of inactive tasks zero, whatever they hold."""
     if active is None:
         return as_gramian(gramian)
-    if isinstance(gramian, Gramian):
-        matrix, exponent = gramian
-    else:
-        matrix, exponent = jnp.asarray(gramian), jnp.zeros((), jnp.int32)
     # Before anything looks at the entries: those of inactive tasks may be NaN.
-    matrix = jnp.where(active[:, None] & active[None, :], matrix, jnp.zeros_like(matrix))
-    return normalize(Gramian(as_gramian(matrix).matrix, exponent))
+    both = active[:, None] & active[None, :]
+    if isinstance(gramian, Gramian):
+        matrix = jnp.where(both, gramian.matrix, jnp.zeros_like(gramian.matrix))
+        return normalize(gramian._replace(matrix=matrix))
+    matrix = jnp.asarray(gramian)
+    return as_gramian(jnp.where(both, matrix, jnp.zeros_like(matrix)))
 
 
 def check_preference(preference: PyTree, rule: str, *, positive: bool = False) -> None:
