@@ -203,10 +203,12 @@ def fair_grad(
         )
         share = preference_vector(preference, unit, active, "fair_grad")
         bargain = _solve(unit, share, power)
-        # M·4^e w = w^−p is solved by 2^{−2e/(1+p)} times the solution for M.
-        shift = -2 / (1 + power) * unit.exponent.astype(unit.norms.dtype)
-        whole = jnp.floor(shift)
-        scaled = _row_weights(unit, bargain.point) * jnp.exp2(shift - whole)
+        # M·4^e w = w^−p is solved by 2^{−2e/(1+p)} times the solution for M. The
+        # remainder is formed from exact products, so that no digits are lost to a large e.
+        twice = -2 * unit.exponent.astype(unit.norms.dtype)
+        whole = jnp.round(twice / (1 + power))
+        fraction = (twice - whole * (1 + power)) / (1 + power)
+        scaled = _row_weights(unit, bargain.point) * jnp.exp2(fraction)
         whole = whole.astype(jnp.int32)
         if max_norm is None:
             weights = _finite(jnp.ldexp(scaled, whole))

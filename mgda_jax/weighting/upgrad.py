@@ -80,10 +80,9 @@ def upgrad(*, preference: PyTree = None, reduction: str = "mean") -> Weighting:
         share = preference_vector(preference, unit, active, "upgrad")
         share = normalized(share) if reduction == "mean" else share
         solution = _project(unit, unit.matrix)
-        projections = jnp.eye(len(share), dtype=share.dtype) + solution.x
-        # π(g_t) = ‖g_t‖ Σ_j v_tj g_j/‖g_j‖.
-        weights = jnp.matmul(share * unit.norms, projections, precision="highest") / unit.norms
-        return weights, _report(solution)
+        # π(g_t) = g_t + ‖g_t‖ Σ_j x_tj g_j/‖g_j‖.
+        added = jnp.matmul(share * unit.norms, solution.x, precision="highest") / unit.norms
+        return share + added, _report(solution)
 
     return Weighting(_init, update)
 
