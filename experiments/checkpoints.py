@@ -47,7 +47,7 @@ class Checkpoints:
           like: a pytree of arrays or shapes that says what is expected.
 
         Returns:
-          (state, epoch). A damaged checkpoint is removed with a warning, and the one before is
+          (state, epoch). A damaged checkpoint is set aside with a warning, and the one before is
           taken.
         """
         for epoch in sorted(self._manager.all_steps(), reverse=True):
@@ -56,12 +56,15 @@ class Checkpoints:
             except Exception as error:  # a damaged file shows as almost any type in three libraries
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 path = self._folder / str(epoch)
+                aside = self._folder.with_name(f"{self._folder.name}.damaged") / str(epoch)
                 warnings.warn(
-                    f"{path}: damaged checkpoint removed, the one before is taken ({reason[:200]})",
+                    f"{path}: cannot be read, the one before is taken ({reason[:200]})",
                     stacklevel=2,
                 )
                 self._manager.close()
-                shutil.rmtree(path)
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.parent.mkdir(exist_ok=True)
+                path.rename(aside)
                 self._manager = self._open()
         return None
 

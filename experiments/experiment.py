@@ -1,9 +1,7 @@
 """Train every method of an experiment, resumably, and leave all that a report needs."""
 
 import platform
-import re
 import sys
-import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -11,20 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.checkpoints import Checkpoints, shapes
 from experiments.config import TrainingConfig, identity
 from experiments.errors import ExperimentError
-from experiments.methods import Method, parse_methods
+from experiments.method_run import MethodRun
+from experiments.methods import parse_methods
 from experiments.parallel import Devices
 from experiments.problem import Problem, num_examples
-from experiments.run_folder import TIMINGS, RunFolder
-from experiments.training import Recipe, Run, Trainer
-
-PyTree = Any
+from experiments.run_folder import RunFolder
+from experiments.training import Recipe, Trainer
 
 
 def run_experiment(
@@ -61,180 +56,8 @@ def run_experiment(
                 bar.update(config.epochs)
                 continue
             trainer = Trainer(problem, method, _recipe(config), devices.split)
-            folder.add_result(
-                method.spec, _MethodRun(trainer, config, folder, devices, bar).train()
-            )
+            folder.add_result(method.spec, MethodRun(trainer, config, folder, devices, bar).train())
     return path
-
-
-class _MethodRun:
-    """All runs of one method: seeds × learning rates × variants, in one compiled program."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        config: TrainingConfig,
-        folder: RunFolder,
-        devices: Devices,
-        bar: tqdm,
-    ):
-        self.trainer, self.config, self.folder, self.bar = trainer, config, folder, bar
-        self.devices, self.problem, self.method = devices, trainer.problem, trainer.method
-        self.labels = [
-            {"method": self.method.spec, "variant": v.name, "learning_rate": rate, "seed": seed}
-            for v in self.method.variants
-            for rate in config.learning_rate
-            for seed in range(config.seeds)
-        ]
-        self.runs = devices.replicate(_stack_runs(self.method, self.labels))
-        # It runs once: optimised code would cost seconds to compile and save none.
-        options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
-        self._init = jax.jit(jax.vmap(trainer.init), compiler_options=options)
-        self._train = jax.jit(
-            jax.vmap(trainer.train_epoch, in_axes=(0, 0, None, None)),
-            donate_argnums=0,
-            out_shardings=devices.replicated,
-        )
-        self._tally = jax.jit(jax.vmap(trainer.tally, in_axes=(0, None, None)))
-        self._metrics = jax.jit(jax.vmap(self.problem.metrics))
-        self._select = jax.jit(
-            jax.vmap(trainer.select, in_axes=(0, 0, 0, None)),
-            donate_argnums=0,
-            out_shardings=devices.replicated,
-        )
-
-    def train(self) -> dict[str, Any]:
-        """Train from the last checkpoint to the end; the entry of results.json."""
-        config, method = self.config, self.method
-        folder = self.folder.path / "checkpoints" / re.sub(r"[^\w.=+-]+", "_", method.spec)
-        with Checkpoints(folder, config.checkpoint_seconds) as checkpoints:
-            state = self.devices.replicate(self._init(self.runs))
-            state, start = checkpoints.restore(shapes(state)) or (state, 0)
-            self.bar.update(start)
-            self.folder.rewind(method.spec, start)
-            data = self.devices.replicate(self.problem.data["train"])
-            started = time.perf_counter()
-            train = self._train.lower(state, self.runs, data, np.int32(0)).compile()
-            self._time(start, compile_seconds=time.perf_counter() - started)
-            failed = np.asarray(state.failed_step) >= 0
-            for epoch in range(start, config.epochs):
-                started = time.perf_counter()
-                state, log = train(state, self.runs, data, np.int32(epoch))
-                log = jax.device_get(log)
-                trained = time.perf_counter()
-                metrics = self.evaluate(state.params, "validation")
-                scores = jnp.asarray(metrics[self.problem.score])
-                state = self._select(state, self.runs, scores, np.int32(epoch + 1))
-                failed = self._report_failures(state, failed)
-                self._log(epoch, log, metrics, failed)
-                best = np.where(failed, -np.inf, np.asarray(state.best_score))
-                self._time(
-                    epoch + 1,
-                    train_seconds=trained - started,
-                    evaluation_seconds=time.perf_counter() - trained,
-                )
-                score = float(np.mean(best[~failed]))
-                checkpoints.save(epoch + 1, state, score, last=epoch + 1 == config.epochs)
-                self.bar.set_postfix_str(f"validation {score:.2f}", refresh=False)
-                self.bar.update()
-            return self._results(state)
-
-    def evaluate(self, params: PyTree, part: str) -> dict[str, np.ndarray]:
-        """The problem's metrics on a part of the data, (runs, T) each."""
-        data = self.problem.data[part]
-        size = self.devices.round_up(min(self.problem.eval_batch, num_examples(data)))
-        total = None
-        for first in range(0, num_examples(data), size):
-            chunk = jax.tree.map(lambda a, i=first: _padded(a[i : i + size], size), data)
-            valid = np.arange(first, first + size) < num_examples(data)
-            tally = self._tally(params, chunk, valid)
-            total = tally if total is None else jax.tree.map(jnp.add, total, tally)
-        return jax.tree.map(np.asarray, dict(self._metrics(total)))
-
-    def _report_failures(self, state: PyTree, failed_before: np.ndarray) -> np.ndarray:
-        steps, tasks = np.asarray(state.failed_step), np.asarray(state.failed_task)
-        failed, names = steps >= 0, (*map("the loss of task '{}'".format, self.problem.tasks),)
-        for i in np.flatnonzero(failed & ~failed_before):
-            what = (*names, "a gradient")[tasks[i]]
-            line = f"{_title(self.labels[i])}: {what} is not finite at step {steps[i]}"
-            if failed.all():
-                raise ExperimentError(
-                    f"{line}; no run of this method is left, its last good checkpoint stays"
-                )
-            self.bar.write(f"{line}; this run stops, the others go on", file=sys.stderr)
-        return failed
-
-    def _log(self, epoch: int, log: Any, metrics: Mapping[str, Any], failed: np.ndarray) -> None:
-        steps = self.trainer.steps_per_epoch
-        windows = np.array_split(np.arange(steps), min(self.config.log_points, steps))
-        records = []
-        for r in np.flatnonzero(~failed).tolist():
-            for window in windows:
-                mean = {key: value[r, window].mean(axis=0) for key, value in log.items()}
-                records.append(self._record(r, "train", epoch + 1, window[-1] + 1, mean))
-            last = {key: value[r] for key, value in metrics.items()}
-            records.append(self._record(r, "validation", epoch + 1, steps, last))
-        self.folder.log(records)
-
-    def _record(
-        self, run: int, split: str, epoch: int, step: int, values: dict[str, np.ndarray]
-    ) -> dict[str, Any]:
-        step = (epoch - 1) * self.trainer.steps_per_epoch + int(step)
-        numbers = {key: np.asarray(value).tolist() for key, value in values.items()}
-        return {**self.labels[run], "split": split, "epoch": epoch, "step": step, **numbers}
-
-    def _time(self, epoch: int, **seconds: float) -> None:
-        shared = {"method": self.method.spec, "epoch": epoch, "runs": len(self.labels)}
-        self.folder.log([{**shared, **seconds}], TIMINGS)
-
-    def _results(self, state: PyTree) -> dict[str, Any]:
-        validation = self.evaluate(state.best_params, "validation")
-        test = self.evaluate(state.best_params, "test")
-        state = jax.device_get(state)
-        failed = state.failed_step >= 0
-        runs = [
-            {
-                **label,
-                "best_epoch": int(state.best_epoch[r]),
-                "score": float(state.best_score[r]),
-                "failed_step": int(state.failed_step[r]) if failed[r] else None,
-                "validation": {key: value[r].tolist() for key, value in validation.items()},
-            }
-            for r, label in enumerate(self.labels)
-        ]
-        selected = {}
-        for variant in self.method.variants:
-            mine = [run for run in runs if run["variant"] == variant.name]
-            selected[variant.name] = _best_learning_rate(mine)
-        for r, run in enumerate(runs):  # the test part is looked at for what is reported only
-            if run["learning_rate"] == selected[run["variant"]] and not failed[r]:
-                run["test"] = {key: value[r].tolist() for key, value in test.items()}
-        scored = {v.name: np.flatnonzero(v.scored).tolist() for v in self.method.variants}
-        steps = self.trainer.steps_per_epoch
-        return {"selected": selected, "scored": scored, "steps_per_epoch": steps, "runs": runs}
-
-
-def _best_learning_rate(runs: list[dict[str, Any]]) -> float:
-    """By the mean validation score over seeds; a rate that any seed failed with comes last."""
-    rates = sorted({run["learning_rate"] for run in runs})
-
-    def mean_score(rate: float) -> float:
-        mine = [run for run in runs if run["learning_rate"] == rate]
-        survived = all(run["failed_step"] is None for run in mine)
-        return float(np.mean([run["score"] for run in mine])) if survived else -np.inf
-
-    return max(rates, key=mean_score)
-
-
-def _stack_runs(method: Method, labels: list[dict[str, Any]]) -> Run:
-    variants = {variant.name: variant for variant in method.variants}
-    mine = [variants[label["variant"]] for label in labels]
-    return Run(
-        seed=jnp.array([label["seed"] for label in labels], jnp.uint32),
-        learning_rate=jnp.array([label["learning_rate"] for label in labels], jnp.float32),
-        coefficients=jnp.stack([variant.coefficients for variant in mine]),
-        scored=jnp.stack([variant.scored for variant in mine]),
-    )
 
 
 def _recipe(config: TrainingConfig) -> Recipe:
@@ -278,14 +101,3 @@ def _describe(
         "devices": [device.device_kind for device in jax.devices()],
         **facts,
     }
-
-
-def _padded(rows: np.ndarray, size: int) -> np.ndarray:
-    missing = size - len(rows)
-    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
-
-
-def _title(label: Mapping[str, Any]) -> str:
-    variant = f" {label['variant']}" if label["variant"] else ""
-    rate, seed = label["learning_rate"], label["seed"]
-    return f"{label['method']}{variant}, learning rate {rate:g}, seed {seed}"

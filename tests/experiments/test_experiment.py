@@ -125,8 +125,9 @@ def test_a_damaged_newest_checkpoint_falls_back(
     for path in newest.rglob("*"):
         if path.is_file() and path.stat().st_size:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.warns(UserWarning, match="3: damaged checkpoint removed, the one before"):
+    with pytest.warns(UserWarning, match="uniform/3: cannot be read, the one before is taken"):
         path = run(tmp_path)
+    assert (folder.with_name("uniform.damaged") / "3").is_dir()  # nothing is deleted
     assert numbers(path) == numbers(whole)
 
 
