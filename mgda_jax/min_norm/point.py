@@ -92,13 +92,14 @@ def _select(
     gramian: Gramian | jax.typing.ArrayLike, active: jax.typing.ArrayLike | None
 ) -> tuple[Gramian, jax.Array | None]:
     """The Gramian in its own scale with zeros where inactive, and the mask."""
-    if isinstance(gramian, Gramian):
-        shape = jnp.shape(gramian.matrix)
-        if len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(f"gramian: expected matrix (T, T), got shape {shape}; vmap a batch")
+    matrix = gramian.matrix if isinstance(gramian, Gramian) else jnp.asarray(gramian)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(
+            "gramian: expected a Gramian or an array (T, T) (vmap over a batch of them), "
+            f"got shape {matrix.shape}"
+        )
     if active is None:
         return normalize(as_gramian(gramian)), None
-    matrix = gramian.matrix if isinstance(gramian, Gramian) else jnp.asarray(gramian)
     mask = jnp.asarray(active)
     if mask.shape != matrix.shape[:1] or mask.dtype != bool:
         raise ValueError(

@@ -141,6 +141,13 @@ def test_no_active_task_gives_zero(num_tasks, method):
     assert (float(solution.norm), float(solution.kkt)) == (0.0, 0.0)
 
 
+def test_a_masked_gramian_keeps_its_exponent():
+    masked = Gramian(jnp.array([[4.0, jnp.nan], [jnp.nan, jnp.nan]]), jnp.int32(3))
+    solution = solve(masked, np.array([True, False]))
+    assert solution.weights.tolist() == [1.0, 0.0]
+    assert solution.norm == 2 * 2**3
+
+
 def test_active_zero_row_and_inactive_zero_row():
     matrix = np.array(random_gramian(3))
     matrix[0, :] = matrix[:, 0] = 0
@@ -269,7 +276,7 @@ def test_a_zero_row_passed_over_is_certified_as_wrong():
     [
         (dict(gramian=np.ones((2, 3), np.float32)), r"expected a Gramian or an array \(T, T\)"),
         (dict(gramian=np.ones((2, 2), np.int32)), "expected a floating dtype, got int32"),
-        (dict(gramian=Gramian(jnp.ones((2, 3, 3)), jnp.zeros(2, jnp.int32))), "vmap a batch"),
+        (dict(gramian=Gramian(jnp.ones((2, 3, 3)), jnp.zeros(2, jnp.int32))), "vmap over a batch"),
         (dict(method="newton"), "method must be one of"),
         (dict(max_steps=0), "max_steps must be >= 1, got 0"),
         (dict(active=np.ones(2, bool)), r"active: expected shape \(3,\) and dtype bool"),
