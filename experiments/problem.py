@@ -41,7 +41,7 @@ class Problem:
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
     prepare: Callable[[PyTree, jax.Array | None], PyTree]
     encode: Callable[[PyTree, PyTree], PyTree]
-    decode: Callable[[PyTree, PyTree, PyTree], Mapping[str, jax.Array]]
+    decode: Callable[[PyTree, PyTree, PyTree], Any]
     tally: Callable[[PyTree, PyTree, PyTree, jax.Array], PyTree]
     metrics: Callable[[PyTree], Mapping[str, jax.Array]]
     score: str

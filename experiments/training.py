@@ -183,7 +183,7 @@ class Trainer:
         )
         losses = jnp.stack([losses[task] for task in self.problem.tasks])
         updates, optimizer = tx.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         if self.problem.absorb is not None:
             params = self.problem.absorb(params, aux)
         new = state._replace(params=params, optimizer=optimizer, oracle=oracle)

@@ -8,10 +8,11 @@ References:
   Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty, CVPR 2018.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+Array = Any  # numpy's as loaded, JAX's inside a training step
 TASKS = ("disparity", "instance", "semantic")
 SIZE = (256, 512)  # height and width that the paper trains at
 FULL_WIDTH = 2048  # of the official images, whose pixels disparity is measured in
@@ -57,12 +58,12 @@ class Scenes(NamedTuple):
       has_disparity: (N, height, width) bool.
     """
 
-    images: np.ndarray
-    classes: np.ndarray
-    offsets: np.ndarray
-    has_instance: np.ndarray
-    disparity: np.ndarray
-    has_disparity: np.ndarray
+    images: Array
+    classes: Array
+    offsets: Array
+    has_instance: Array
+    disparity: Array
+    has_disparity: Array
 
 
 class SceneData(NamedTuple):

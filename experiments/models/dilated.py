@@ -9,6 +9,7 @@ References:
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 from flax import nnx
@@ -59,7 +60,7 @@ class Bottleneck(nnx.Module):
         self.bn2 = BatchNorm(inside)
         self.conv3 = Conv(inside, features, 1)
         self.bn3 = BatchNorm(features)
-        shortcut = []
+        shortcut: list[Any] = []
         if stride != 1 or channels != features:
             shortcut = [Conv(channels, features, 1, stride=stride)]
             shortcut.append(BatchNorm(features))

@@ -6,6 +6,7 @@ References:
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 from flax import nnx
@@ -45,7 +46,7 @@ class BasicBlock(nnx.Module):
         self.bn1 = BatchNorm(features)
         self.conv2 = Conv(features, features, 3)
         self.bn2 = BatchNorm(features)
-        shortcut = []
+        shortcut: list[Any] = []
         if stride != 1 or channels != features:
             shortcut = [Conv(channels, features, 1, stride=stride)]
             shortcut.append(BatchNorm(features))
