@@ -80,9 +80,7 @@ def min_norm_point(
         raise ValueError(f"min_norm_point: max_steps must be >= 1, got {max_steps!r}")
     gramian, mask = _select(gramian, active)
     matrix = (gramian.matrix + gramian.matrix.T) / 2
-    weights, face, certificate, steps = _solve(
-        lax.stop_gradient(matrix), mask, method, max_steps
-    )
+    weights, face, certificate, steps = _solve(lax.stop_gradient(matrix), mask, method, max_steps)
     weights = on_face(matrix, weights, face)
     norm = jnp.ldexp(hull_norm(matrix, weights), gramian.exponent)
     return MinNormSolution(weights, norm, certificate, steps)

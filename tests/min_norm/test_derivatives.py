@@ -54,9 +54,7 @@ def differentiate(matrix, change, probe):
     backward = jax.linear_transpose(forward, matrix)
     (probe_gradient,) = backward((probe, jnp.zeros_like(norm)))
     (squared_gradient,) = backward((jnp.zeros_like(weights), 2 * norm))
-    return Derivatives(
-        weights, norm, weights_change, norm_change, probe_gradient, squared_gradient
-    )
+    return Derivatives(weights, norm, weights_change, norm_change, probe_gradient, squared_gradient)
 
 
 def differences(matrix, change, probe, step=STEP):
