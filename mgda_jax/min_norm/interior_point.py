@@ -25,7 +25,7 @@ _TOLERANCE = 4
 _SHIFT = 4
 # The final exact solve: the faces it may try, and its shift in units of eps, large
 # enough that on a singular face rounding does not carry b away along the null space.
-_FACES = 3
+_FACES = 2
 _FACE_SHIFT = 16
 
 
@@ -50,6 +50,11 @@ class _Iterate(NamedTuple):
     b: jax.Array
     z: jax.Array
     image: jax.Array  # Kb
+
+
+class _Best(NamedTuple):
+    b: jax.Array
+    z: jax.Array
     score: jax.Array
 
 
@@ -87,12 +92,14 @@ def interior_point(
     def body(carry):
         current, best, step = carry
         current = _newton_step(problem, current)
+        found = _Best(current.b, current.z, _score(problem, *current))
         # Rounding can spoil late iterates; a NaN score never wins.
-        better = current.score < best.score
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
+        better = found.score < best.score
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best)
         return current, best, step + 1
 
-    init = (start, start, jnp.zeros((), jnp.int32))
+    worst = _Best(start.b, start.z, jnp.full((), jnp.inf, matrix.dtype))
+    init = (start, worst, jnp.zeros((), jnp.int32))
     _, best, steps = lax.while_loop(unfinished, body, init)
     face = (best.b > best.z) & (problem.scale > 0)
     b, face = _crossover(problem, best.b, face, tolerance)
@@ -126,12 +133,12 @@ def _start(problem: ScaledProblem) -> _Iterate:
     b = jnp.full_like(rows, jnp.sum(problem.scale) / total)
     image = matvec(problem.matrix, b)
     z = jnp.maximum(image - problem.target, 0.1 * jnp.maximum(problem.scale, 0.01))
-    return _Iterate(b, z, image, jnp.full((), jnp.inf, b.dtype))
+    return _Iterate(b, z, image)
 
 
 def _newton_step(problem: ScaledProblem, iterate: _Iterate) -> _Iterate:
     """One predictor–corrector step towards Kb − u = z, b∘z = 0, b ≥ 0, z ≥ 0."""
-    b, z, image, _ = iterate
+    b, z, image = iterate
     size, eps = b.size, jnp.finfo(b.dtype).eps
     residual = image - problem.target - z
     solve = factor(problem.matrix + jnp.diag(z / b + _SHIFT * eps))
@@ -149,8 +156,7 @@ def _newton_step(problem: ScaledProblem, iterate: _Iterate) -> _Iterate:
     step_z = (complementarity - z * step_b) / b
     length = _step_length(b, z, step_b, step_z, _STEP_FRACTION)
     b, z = b + length * step_b, z + length * step_z
-    image = matvec(problem.matrix, b)
-    return _Iterate(b, z, image, _score(problem, b, z, image))
+    return _Iterate(b, z, matvec(problem.matrix, b))
 
 
 def _step_length(b, z, step_b, step_z, fraction: float) -> jax.Array:
