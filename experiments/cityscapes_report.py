@@ -53,6 +53,7 @@ def bars(report: Report, plt: Any) -> Any:
         ax.set_xticks(np.arange(len(rows)), [row.label for row in rows], rotation=35, ha="right")
         ax.set_title(f"{label} ({'higher' if task == 'semantic' else 'lower'} is better)")
         ax.grid(axis="x", visible=False)
+        ax.set_axisbelow(True)
         single = rows[methods.index("single")].mean[t] if "single" in methods else None
         if single is not None:
             ax.axhline(single, color=COLORS[6], ls="--", lw=1)

@@ -18,7 +18,7 @@ from experiments.data.cityscapes_builder import load_cityscapes
 from experiments.data.files import DataError
 from experiments.data.street_scenes import render_scenes
 from experiments.experiment import run_experiment
-from experiments.models.dilated import DilatedSize
+from experiments.models.dilated import DilatedSize, dilated_resnet
 from experiments.models.scenes import scene_problem
 from experiments.report import write_report
 from tests.experiments.official_scenes import write_cityscapes
@@ -312,6 +312,16 @@ def test_losses_and_metrics_mind_the_masks(small: SceneData):
     more = tally(shared, own, problem.prepare(padded, None), jnp.arange(10) < 8)
     for a, b in zip(jax.tree.leaves(tallies), jax.tree.leaves(more), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_pretrained_weights_are_the_encoders_first_ones(small: SceneData):
+    shapes = dilated_resnet(TINY).eval_shape()
+    pretrained = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), shapes)
+    problem = scene_problem(small, TINY, inside=4, pretrained=pretrained)
+    shared, own = jax.jit(jax.vmap(problem.init))(jax.random.split(jax.random.key(0), 2))
+    assert jax.tree.structure(shared) == jax.tree.structure(shapes)
+    assert all(np.all(np.asarray(leaf) == 0.5) for leaf in jax.tree.leaves(shared))
+    assert own["semantic"].params["out"]["kernel"].shape == (2, 1, 1, 4, 19)
 
 
 def test_a_scene_without_instances_has_no_instance_loss(small: SceneData):
