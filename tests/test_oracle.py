@@ -91,12 +91,12 @@ def call(rule, own=OWN, decode=DECODE, batch=BATCH, extra=None, **options):
 MODES = {
     "representation": dict(mode="representation"),
     "parameters": dict(mode="parameters"),
-    "mapped": dict(mode="parameters", pullbacks="map"),
     "lean": dict(mode="parameters", lean=True),
 }
+MAPPED = {"mapped": dict(mode="parameters", pullbacks="map")}
 
 
-@pytest.mark.parametrize("options", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("options", (MODES | MAPPED).values(), ids=MODES | MAPPED)
 @pytest.mark.parametrize("scope", ["shared", "all"])
 @pytest.mark.parametrize("normalization", ["none", "loss+"])
 def test_min_norm_against_dense(options, scope, normalization):
@@ -202,7 +202,7 @@ def test_no_active_task_gives_zero(options):
 
 
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES)
-@pytest.mark.parametrize("loss_scale", [1024.0, 3.0])
+@pytest.mark.parametrize("loss_scale", [3.0])  # no power of two: rounding shows
 def test_loss_scale_cancels(options, loss_scale):
     for rule in (min_norm(), fixed([1.0, 2.0, 3.0])):
         expected = call(rule, **options)
