@@ -28,9 +28,10 @@ class TrainingConfig:
 
     Attributes:
       methods: What to compare, separated by commas: single (one model per task), grid (static
-        weights), or any rule of mgda_jax.weighting, with its options in parentheses, as in
-        uniform,mgda_ub(normalization=l2). mgda is min_norm on exact gradients; the suffix _ub
-        gives a gradient rule the gradients of the representation instead.
+        weights), all (single and every rule), or any rule of mgda_jax.weighting, with its options
+        in parentheses, as in uniform,mgda_ub(normalization=l2). mgda is min_norm on exact
+        gradients; the suffix _ub gives a gradient rule the gradients of the representation
+        instead.
       seeds: How many seeds each method is trained with; the table shows mean and standard error.
       epochs: Passes over the training part.
       batch_size: Examples a step.

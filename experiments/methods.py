@@ -77,6 +77,12 @@ def method_names() -> list[str]:
     return ["single", "grid", "mgda", "mgda_ub", *rule_names()]
 
 
+def _all() -> list[str]:
+    """What "all" stands for; the rules that need an argument get the plainest one."""
+    rules = [name for name in rule_names() if name not in ("min_norm", "mgda", "mgda_ub")]
+    return ["single", *rules, "cr_mogm(weighting=min_norm)", "mgda", "mgda_ub"]
+
+
 def parse_methods(
     text: str, tasks: Sequence[str], grid: int, steps_per_epoch: int
 ) -> tuple[Method, ...]:
@@ -84,7 +90,8 @@ def parse_methods(
 
     A name is `single` (one model per task), `grid` (static weights), or a rule of
     `mgda_jax.weighting`, its keyword options in parentheses. `mgda` is `min_norm`; the
-    suffix `_ub` gives the rule the gradients of the representation.
+    suffix `_ub` gives the rule the gradients of the representation. `all` stands for
+    `single`, every rule with its defaults, and `mgda_ub`.
 
     Args:
       text: the list.
@@ -103,7 +110,7 @@ def parse_methods(
       >>> [method.mode for method in methods]
       ['parameters', 'parameters', 'representation']
     """
-    specs = _split(text)
+    specs = [spec for entry in _split(text) for spec in (_all() if entry == "all" else [entry])]
     if len(set(specs)) != len(specs):
         raise MethodError(f"--methods: a method is named twice in {text!r}")
     return tuple(_parse_method(spec, tasks, grid, steps_per_epoch) for spec in specs)

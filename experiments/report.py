@@ -15,6 +15,8 @@ from experiments.errors import ExperimentError
 from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, read_json, read_lines
 
 BASELINE = "uniform"
+SINGLE = "single"
+_CROWD = 4  # with more methods than these the table also shows Δm and the mean rank
 # Experiments with a table and figures of their own.
 LAYOUTS = {"celeba": "experiments.celeba_report", "cityscapes": "experiments.cityscapes_report"}
 
@@ -143,18 +145,42 @@ def table(report: Report) -> str:
     paper = report.description.get("paper", {})
     label = report.description["score_label"]
     heads = ["method", *(f"{task} {label}" for task in report.tasks), "mean", "learning rate"]
+    crowd = len(report.results) > _CROWD
+    heads += ["Δm %", "mean rank"] if crowd else []
     heads += ["time", "step cost"] + (["paper"] if paper else [])
+    ranks = mean_ranks(report)
     lines = []
     for method in report.results:
         row = report.row(method)
         cells = [mean_error(m, e) for m, e in zip(row.mean, row.error, strict=True)]
         average = Row("", row.scores.mean(axis=1, keepdims=True), "")
         cells.append(mean_error(average.mean[0], average.error[0]))
-        cells += [row.learning_rate, *cost_cells(report, method)]
+        cells.append(row.learning_rate)
+        if crowd:
+            change = relative_change(report, method)
+            cells += ["–" if np.isnan(change) else f"{change:.2f}", f"{ranks[method]:.1f}"]
+        cells += cost_cells(report, method)
         if paper:
             cells.append(" / ".join(f"{value:.2f}" for value in paper.get(method, [])) or "–")
         lines.append([row.label, *cells])
     return markdown(heads, lines)
+
+
+def relative_change(report: Report, method: str) -> float:
+    """Δm: mean over tasks of 100·(S_t − M_t) / S_t, S the single-task scores; below 0 wins."""
+    if SINGLE not in report.results:
+        return np.nan
+    single = report.row(SINGLE).mean
+    return float(np.mean(100 * (single - report.row(method).mean) / single))
+
+
+def mean_ranks(report: Report) -> dict[str, float]:
+    """The mean over tasks of a method's place among all, 1 the best, ties sharing theirs."""
+    means = np.stack([report.row(method).mean for method in report.results])
+    above = (means[None] > means[:, None]).sum(axis=1)
+    level = (means[None] == means[:, None]).sum(axis=1)
+    places = (above + (level + 1) / 2).mean(axis=1)
+    return dict(zip(report.results, places.tolist(), strict=True))
 
 
 def cost_cells(report: Report, method: str) -> list[str]:

@@ -91,3 +91,11 @@ def test_grid_of_three_tasks_is_refused():
 
 def test_names_for_help_are_unique():
     assert len(method_names()) == len(set(method_names()))
+
+
+def test_all_is_single_every_rule_and_the_upper_bound():
+    methods = parse_methods("all", ["left", "right"], 9, 50)
+    specs = [method.spec for method in methods]
+    named = {"mgda" if name == "min_norm" else name for name in rule_names()}
+    assert set(specs) == named | {"single", "mgda_ub", "cr_mogm(weighting=min_norm)"}
+    assert len(specs) == len(set(specs))

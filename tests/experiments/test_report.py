@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import figures
-from experiments.report import Report, main, write_report
+from experiments.report import Report, main, mean_ranks, relative_change, write_report
 from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, write_json
 
 SINGLE = {"left": [[90, 10], [94, 12]], "right": [[11, 80], [9, 88]]}
@@ -102,6 +102,27 @@ def test_the_table_holds_mean_and_standard_error(folder: Path):
     assert cells(text, "mgda")[5:7] == ["14 s", "1.50"]
     # The grid is represented by its best on validation, whatever the test part says.
     assert cells(text, "grid")[:3] == ["grid, best 0.25/0.75", "81.00 ± 1.00", "91.00 ± 1.00"]
+
+
+def test_relative_change_and_mean_rank(folder: Path):
+    report = Report(folder)
+    assert relative_change(report, "single") == 0
+    assert relative_change(report, "uniform") == pytest.approx(50 * 2 / 84)
+    assert relative_change(report, "grid") == pytest.approx(50 * (11 / 92 - 7 / 84))
+    # Left: three share the first three places. Right: grid, single, then two that tie.
+    assert mean_ranks(report) == {"single": 2.0, "uniform": 2.75, "mgda": 2.75, "grid": 2.5}
+
+
+def test_many_methods_are_ranked_in_the_table(folder: Path):
+    results = json.loads((folder / RESULTS).read_text())
+    results |= {"pcgrad": {**results["mgda"]}}
+    for run in results["pcgrad"]["runs"]:
+        run["method"] = "pcgrad"
+    write_json(folder / RESULTS, results)
+    text = write_report(folder)
+    assert "| Δm % | mean rank |" in text
+    # Right: grid, single, then three that tie for places 3 to 5.
+    assert cells(text, "grid")[5:7] == ["1.81", "3.0"]
 
 
 def test_figures_are_drawn_from_the_files_alone(folder: Path, capsys: pytest.CaptureFixture[str]):
