@@ -59,9 +59,15 @@ def method_style(report: "Report") -> dict[str, dict[str, str]]:
     }
 
 
+# With more methods than these the legend stands beside the plot.
+_CROWD = 10
+
+
 def accuracy_profile(report: "Report", plt: Any) -> Any:
     """The first task's score against the second's; top right is better."""
-    figure, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
+    crowd = len(report.results) > _CROWD
+    size = (9.6, 5.2) if crowd else (6.4, 5.2)
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
     shown = [report.row(method).scores for method in method_style(report)]
     if "grid" in report.results:
         shown.append(_grid_curve(report, axes))
@@ -84,7 +90,10 @@ def accuracy_profile(report: "Report", plt: Any) -> Any:
     label = report.description["score_label"]
     axes.set(xlabel=f"{first} {label}", ylabel=f"{second} {label}")
     axes.set_title(f"Test {report.score} of both tasks (top right is better)")
-    axes.legend(loc="best")
+    if crowd:
+        figure.legend(loc="outside right upper", ncols=2, fontsize=7)
+    else:
+        axes.legend(loc="best")
     low, high = (edge(np.concatenate(shown), axis=0) for edge in (np.nanmin, np.nanmax))
     margin = 0.12 * np.maximum(high - low, 0.1)
     axes.set(xlim=(low - margin)[:1].tolist() + (high + margin)[:1].tolist())
