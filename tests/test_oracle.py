@@ -184,7 +184,9 @@ def test_active_tasks_are_the_smaller_problem_and_nan_stays_out(options, scope, 
         encode, per_task_decode(pair), rule, 2, scope=scope, **options
     )
     own_pair = {name: OWN[name] for name in "ac"}
-    _, (shared_pair, own_expected), state_pair = oracle(SHARED, own_pair, BATCH, oracle.init())
+    _, (shared_pair, own_expected), state_pair = jax.jit(oracle)(
+        SHARED, own_pair, BATCH, oracle.init()
+    )
     close(shared, shared_pair, 4 * TOL)
     close({name: own[name] for name in "ac"}, own_expected, 4 * TOL)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(own["b"]))
@@ -298,7 +300,7 @@ def test_a_batch_per_task():
         oracle = multitask_value_and_grad(
             encode_one, decode, rule, 3, mode="parameters", inputs="per_task", has_aux=True
         )
-        (values, aux), (shared, _), state = oracle(SHARED, OWN, batches, oracle.init())
+        (values, aux), (shared, _), state = jax.jit(oracle)(SHARED, OWN, batches, oracle.init())
         weights = reference(flat_rows(rows)) if "gramian" in rule.reads else np.ones(3)
         np.testing.assert_allclose(state.task_weights, weights, atol=4 * TOL)
         close(shared, combined(rows, weights), 4 * TOL)
@@ -312,7 +314,7 @@ def test_a_batch_per_task():
 def test_bfloat16_model_keeps_its_dtypes():
     cast = functools.partial(jax.tree.map, lambda leaf: leaf.astype(jnp.bfloat16))
     oracle = multitask_value_and_grad(encode, DECODE, min_norm(), NUM_TASKS)
-    _, grads, state = oracle(cast(SHARED), cast(OWN), cast(BATCH), oracle.init())
+    _, grads, state = jax.jit(oracle)(cast(SHARED), cast(OWN), cast(BATCH), oracle.init())
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}
     assert state.task_weights.dtype == jnp.float32
     np.testing.assert_allclose(jnp.sum(state.task_weights), 1.0, rtol=8 * EPS)
@@ -322,8 +324,8 @@ def test_vmap_over_models():
     oracle = multitask_value_and_grad(encode, DECODE, min_norm(), NUM_TASKS)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf * 0.5]), SHARED)
     states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), oracle.init())
-    together = jax.vmap(oracle, in_axes=(0, None, None, 0))(many, OWN, BATCH, states)
-    alone = oracle(jax.tree.map(lambda leaf: leaf[1], many), OWN, BATCH, oracle.init())
+    together = jax.jit(jax.vmap(oracle, in_axes=(0, None, None, 0)))(many, OWN, BATCH, states)
+    alone = jax.jit(oracle)(jax.tree.map(lambda x: x[1], many), OWN, BATCH, oracle.init())
     close(jax.tree.map(lambda leaf: leaf[1], together[1]), alone[1], 4 * TOL)
 
 
