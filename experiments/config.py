@@ -37,6 +37,8 @@ class TrainingConfig:
       batch_size: Examples a step.
       learning_rate: One or several; of several, each method is reported with the one that is
         best on validation.
+      tuned_by: Folder of a finished run: each method gets the learning rate it was reported with
+        there, in place of --learning-rate.
       optimizer: SGD (with --momentum) or Adam with its own defaults.
       momentum: Momentum of SGD.
       decay_factor: The learning rate is multiplied by this every --decay-every.
@@ -44,6 +46,8 @@ class TrainingConfig:
       grid: Number of weight vectors (c, 1 - c) that the method grid trains.
       head_scope: Whether the weights scale the heads' own gradients (all) or not (shared);
         rule: loss weightings do, gradient rules do not.
+      runs_at_once: How many of a method's runs (seeds, learning rates, weight vectors) one step
+        trains side by side; fewer take less memory.
       log_points: Lines of metrics.jsonl an epoch and run; each is a mean over its part of the
         epoch.
       checkpoint_seconds: Save a checkpoint at the first end of an epoch after so many seconds.
@@ -59,12 +63,14 @@ class TrainingConfig:
     epochs: int = UNSET
     batch_size: int = UNSET
     learning_rate: tuple[float, ...] = (0.05,)
+    tuned_by: Annotated[Path | None, hint("none", metavar="PATH")] = None
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
     decay_factor: float = 0.5
     decay_every: float = 0.3
     grid: int = 9
     head_scope: Literal["rule", "shared", "all"] = "rule"
+    runs_at_once: Annotated[int, hint("all")] = UNSET
     log_points: int = 10
     checkpoint_seconds: float = 10.0
     runs_dir: Path = Path("runs")
@@ -81,12 +87,15 @@ class TrainingConfig:
         for flag in ("seeds", "epochs", "batch_size", "grid", "log_points"):
             _require(getattr(self, flag) >= 1, flag, "at least 1", getattr(self, flag))
         _require(len(self.learning_rate) > 0, "learning_rate", "one or more", "none")
+        _require(self.runs_at_once != 0, "runs_at_once", "at least 1", self.runs_at_once)
         for rate in self.learning_rate:
             _require(0 < rate < math.inf, "learning_rate", "positive numbers", rate)
         _require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         for flag in ("decay_factor", "decay_every"):
             value = getattr(self, flag)
             _require(0 < value < math.inf, flag, "a positive number", value)
+        if self.tuned_by is not None and not self.tuned_by.is_dir():
+            raise ExperimentError(f"--tuned-by: no such folder {self.tuned_by}")
         named = self.name in ("", Path(self.name).name) and self.name != ".."
         _require(named, "name", "the name of one folder", repr(self.name))
 

@@ -9,15 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from tqdm import tqdm
 
 from experiments.checkpoints import Checkpoints, shapes
-from experiments.config import TrainingConfig
+from experiments.config import UNSET, TrainingConfig
 from experiments.errors import ExperimentError
 from experiments.methods import Method
 from experiments.parallel import Devices
 from experiments.problem import num_examples
-from experiments.run_folder import TIMINGS, RunFolder
+from experiments.run_folder import RESULTS, TIMINGS, RunFolder, read_json
 from experiments.training import Run, Trainer
 
 PyTree = Any
@@ -39,7 +40,7 @@ class MethodRun:
         self.labels = [
             {"method": self.method.spec, "variant": v.name, "learning_rate": rate, "seed": seed}
             for v in self.method.variants
-            for rate in config.learning_rate
+            for rate in self._rates(v.name)
             for seed in range(config.seeds)
         ]
         self.runs = devices.replicate(_stack_runs(self.method, self.labels))
@@ -47,7 +48,7 @@ class MethodRun:
         options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
         self._init = jax.jit(jax.vmap(trainer.init), compiler_options=options)
         self._train = jax.jit(
-            jax.vmap(trainer.train_epoch, in_axes=(0, 0, None, None)),
+            self._train_epoch,
             donate_argnums=0,
             out_shardings=devices.replicated,
         )
@@ -58,6 +59,32 @@ class MethodRun:
             donate_argnums=0,
             out_shardings=devices.replicated,
         )
+
+    def _rates(self, variant: str) -> tuple[float, ...]:
+        if self.config.tuned_by is None:
+            return self.config.learning_rate
+        found = read_json(self.config.tuned_by / RESULTS)
+        if self.method.spec not in found:
+            raise ExperimentError(
+                f"--tuned-by: {self.config.tuned_by} has no finished {self.method.spec}"
+            )
+        selected = found[self.method.spec]["selected"]
+        if variant not in selected:
+            raise ExperimentError(
+                f"--tuned-by: {self.config.tuned_by} has no {self.method.spec} {variant}"
+            )
+        return (selected[variant],)
+
+    def _train_epoch(self, state: PyTree, runs: Run, data: PyTree, epoch: jax.Array) -> Any:
+        """One epoch of every run, as many runs at once as the configuration says."""
+
+        def one(state_and_run: tuple[PyTree, Run]) -> Any:
+            return self.trainer.train_epoch(*state_and_run, data, epoch)
+
+        at_once = self.config.runs_at_once
+        if at_once in (UNSET, len(self.labels)):
+            return jax.vmap(one)((state, runs))
+        return lax.map(one, (state, runs), batch_size=None if at_once == 1 else at_once)
 
     def train(self) -> dict[str, Any]:
         """Train from the last checkpoint to the end; the entry of results.json."""

@@ -45,20 +45,26 @@ class MultiMnistConfig(TrainingConfig):
         a folder fashion of them.
       epochs: Passes over the training part.
       batch_size: Examples a step.
+      runs_at_once: How many of a method's runs (seeds, learning rates, weight vectors) one step
+        trains side by side; fewer take less memory.
     """
 
     dataset: Literal["digits", "mnist", "fashion", "mnist_fashion"] = "digits"
     data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
     epochs: Annotated[int, hint("digits 15, else 100")] = UNSET
     batch_size: Annotated[int, hint("digits 64, else 256")] = UNSET
+    runs_at_once: Annotated[int, hint("all; on a CPU 1 but for digits")] = UNSET
 
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""
         digits = self.dataset == "digits"
+        # Of the larger images a CPU's cache holds one run's step at most.
+        alone = not digits and jax.default_backend() == "cpu" and self.runs_at_once == UNSET
         return dataclasses.replace(
             self,
             epochs=(15 if digits else 100) if self.epochs == UNSET else self.epochs,
             batch_size=(64 if digits else 256) if self.batch_size == UNSET else self.batch_size,
+            runs_at_once=1 if alone else self.runs_at_once,
             name=self.name or f"multimnist-{self.dataset}",
         )
 

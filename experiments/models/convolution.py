@@ -61,5 +61,33 @@ def conv_pool_matmul(images: jax.Array, kernel: jax.Array, bias: jax.Array) -> j
     wide = wide.reshape((rows + 1) // 2, 2, (columns + 1) // 2, 2, channels, 4, features)
     wide = wide.transpose(0, 2, 1, 3, 4, 5, 6).reshape(-1, 4 * features)
     out = (patches.reshape(-1, wide.shape[0]) @ wide).reshape(num, out_height, out_width, 4, -1)
-    first, second = (jnp.maximum(out[..., 2 * i, :], out[..., 2 * i + 1, :]) for i in (0, 1))
-    return jnp.maximum(first, second) + bias
+    return _window_max(out) + bias
+
+
+@jax.custom_vjp
+def _window_max(values: jax.Array) -> jax.Array:
+    """(..., 4, features) → (..., features); the first of equal values takes the gradient.
+
+    JAX's own derivative of max shares it among equal values, at twice the time of a step.
+    """
+    return jnp.max(values, axis=-2)
+
+
+def _window_max_forward(values: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    largest = _window_max(values)
+    return largest, (values, largest)
+
+
+def _window_max_backward(
+    saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array]:
+    values, largest = saved
+    wins, taken = [], jnp.zeros(largest.shape, bool)
+    for i in range(values.shape[-2]):
+        equal = values[..., i, :] == largest
+        wins.append(equal & ~taken)
+        taken |= equal
+    return (jnp.where(jnp.stack(wins, axis=-2), cotangent[..., None, :], 0),)
+
+
+_window_max.defvjp(_window_max_forward, _window_max_backward)

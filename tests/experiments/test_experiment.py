@@ -215,3 +215,24 @@ def test_padding_does_not_count(whole: Path, tmp_path: Path):
             np.testing.assert_allclose(
                 a["validation"]["accuracy"], b["validation"]["accuracy"], rtol=1e-6
             )
+
+
+def test_runs_one_after_another_are_the_same_runs(whole: Path, tmp_path: Path):
+    path = run(tmp_path, runs_at_once=1)
+    mine, theirs = (json.loads((p / RESULTS).read_text()) for p in (path, whole))
+    for method in theirs:
+        assert mine[method]["selected"] == theirs[method]["selected"]
+    eps = float(np.finfo(np.float32).eps)
+    for a, b in zip(read_lines(path / METRICS), read_lines(whole / METRICS), strict=True):
+        if a["split"] == "train":
+            np.testing.assert_allclose(a["loss"], b["loss"], rtol=1000 * eps)
+
+
+def test_tuned_rates_are_taken_from_a_finished_run(whole: Path, tmp_path: Path):
+    results = json.loads((whole / RESULTS).read_text())
+    path = run(tmp_path, tuned_by=whole, seeds=3)
+    for method, result in json.loads((path / RESULTS).read_text()).items():
+        assert result["selected"] == results[method]["selected"]
+        assert len(result["runs"]) == 3
+    with pytest.raises(ExperimentError, match="--tuned-by: .* has no finished mgda$"):
+        run(tmp_path, tuned_by=whole, methods="mgda", name="other")
