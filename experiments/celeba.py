@@ -1,23 +1,21 @@
 """CelebA: forty binary attributes of a face, each a task; the paper's second experiment.
 
 python -m experiments.celeba --methods uniform,mgda_ub                # rendered sprites
-python -m experiments.celeba --dataset celeba --data-dir CELEBA_FILES # the paper's data
+python -m experiments.celeba --dataset celeba                         # the paper's data
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import jax
-
 from experiments.config import UNSET, TrainingConfig, hint, run_main
 from experiments.data.celeba import AttributeData
 from experiments.data.sprites import load_sprites
 from experiments.errors import ExperimentError
-from experiments.experiment import run_experiment
+from experiments.experiment import run_and_report, use_compilation_cache
 from experiments.models.attributes import attribute_problem
 from experiments.models.resnet import SMALL, ResNetSize
-from experiments.report import write_report
+from experiments.parallel import leader_first
 
 # Tables 1 and 2 of the paper: mean error in per cent over the 40 attributes.
 PAPER = {
@@ -41,7 +39,8 @@ class CelebaConfig(TrainingConfig):
     Attributes:
       dataset: synthetic: 2048 sprites rendered by seed, 32×32, a small ResNet; no download.
         celeba: the official faces, 64×64, ResNet-18.
-      data_dir: Folder with img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt.
+      data_dir: Folder with img_align_celeba.zip or img_align_celeba/, list_attr_celeba.txt and
+        list_eval_partition.txt. Without it these are downloaded (1.5 GB) into --cache-dir.
       epochs: Passes over the training part.
       batch_size: Examples a step.
       learning_rate: One or several; of several, each method is reported with the one that is
@@ -51,7 +50,7 @@ class CelebaConfig(TrainingConfig):
     """
 
     dataset: Literal["synthetic", "celeba"] = "synthetic"
-    data_dir: Annotated[Path | None, hint("none", metavar="PATH")] = None
+    data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
     methods: str = "uniform,mgda_ub"
     seeds: int = 1
     epochs: Annotated[int, hint("synthetic 10, else 100")] = UNSET
@@ -80,23 +79,19 @@ def load(config: CelebaConfig) -> AttributeData:
     # Imported here: it takes half a second that the default job has no use for.
     from experiments.data.celeba_builder import load_celeba
 
-    if config.data_dir is None:
-        raise ExperimentError("--data-dir: --dataset celeba needs the folder of its files")
-    if not config.data_dir.is_dir():
+    if config.data_dir is not None and not config.data_dir.is_dir():
         raise ExperimentError(f"--data-dir: no such folder {config.data_dir}")
     return load_celeba(config.cache_dir / "datasets", config.data_dir)
 
 
 def main(config: CelebaConfig) -> None:
     """Train what the configuration names and print its table."""
-    jax.config.update("jax_compilation_cache_dir", str(config.cache_dir / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    data = load(config)
+    use_compilation_cache(config)
+    data = leader_first(load, config)
     problem = attribute_problem(data, SMALL if config.dataset == "synthetic" else ResNetSize())
     paper = PAPER if config.dataset == "celeba" else {}
     facts = {"shown": "error", "easy": list(data.easy), "paper": paper}
-    path = run_experiment(problem, config, "celeba", facts)
-    print(write_report(path))
+    run_and_report(problem, config, "celeba", facts)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
+from experiments.parallel import as_the_leader_says, leads, wait_for_all
+
 PyTree = Any
 _SCORE = "score"
 
@@ -34,7 +36,8 @@ class Checkpoints:
 
     def save(self, epoch: int, state: PyTree, score: float, last: bool) -> None:
         """Save after an epoch where it is time to, and after the last; the write goes on behind."""
-        if last or time.monotonic() - self._last >= self._every:
+        due = last or time.monotonic() - self._last >= self._every
+        if as_the_leader_says(due):
             self._last = time.monotonic()
             self._manager.save(
                 epoch, args=ocp.args.StandardSave(state), metrics={_SCORE: score}, force=True
@@ -62,9 +65,11 @@ class Checkpoints:
                     stacklevel=2,
                 )
                 self._manager.close()
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.parent.mkdir(exist_ok=True)
-                path.rename(aside)
+                if leads():
+                    shutil.rmtree(aside, ignore_errors=True)
+                    aside.parent.mkdir(exist_ok=True)
+                    path.rename(aside)
+                wait_for_all(f"checkpoint {epoch} set aside")
                 self._manager = self._open()
         return None
 

@@ -8,18 +8,16 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import jax
-
 from experiments.config import UNSET, TrainingConfig, hint, run_main
 from experiments.data.cityscapes import SceneData
 from experiments.data.street_scenes import load_street_scenes
 from experiments.errors import ExperimentError
-from experiments.experiment import run_experiment
+from experiments.experiment import run_and_report, use_compilation_cache
 from experiments.models.dilated import SMALL, DilatedSize, dilated_resnet
 from experiments.models.pretrained import load_pretrained
 from experiments.models.scenes import scene_problem
+from experiments.parallel import leader_first
 from experiments.problem import Problem
-from experiments.report import write_report
 
 # Table 4 of the paper: disparity and instance error in pixels, mean IoU in per cent.
 PAPER = {
@@ -107,12 +105,10 @@ def make_problem(data: SceneData, config: CityscapesConfig) -> Problem:
 
 def main(config: CityscapesConfig) -> None:
     """Train what the configuration names and print its table."""
-    jax.config.update("jax_compilation_cache_dir", str(config.cache_dir / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    problem = make_problem(load(config), config)
+    use_compilation_cache(config)
+    problem = make_problem(leader_first(load, config), config)
     facts = {"shown": "mean IoU and L1", "paper": PAPER if config.dataset == "cityscapes" else {}}
-    path = run_experiment(problem, config, "cityscapes", facts)
-    print(write_report(path))
+    run_and_report(problem, config, "cityscapes", facts)
 
 
 if __name__ == "__main__":

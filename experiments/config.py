@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import tyro
 
 from experiments.errors import ExperimentError
+from experiments.parallel import join_processes
 
 UNSET = -1  # of a number whose default depends on the data set
 
@@ -51,6 +52,9 @@ class TrainingConfig:
       log_points: Lines of metrics.jsonl an epoch and run; each is a mean over its part of the
         epoch.
       checkpoint_seconds: Save a checkpoint at the first end of an epoch after so many seconds.
+      distributed: This is one process of several, which share a file system and divide each batch:
+        found by JAX under Slurm, Open MPI or Kubernetes, else by JAX_COORDINATOR_ADDRESS,
+        JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment.
       runs_dir: Folder of all runs.
       name: Folder of this run in --runs-dir.
       cache_dir: Folder of prepared data sets and compiled programs.
@@ -73,6 +77,7 @@ class TrainingConfig:
     runs_at_once: Annotated[int, hint("all")] = UNSET
     log_points: int = 10
     checkpoint_seconds: float = 10.0
+    distributed: tyro.conf.FlagCreatePairsOff[bool] = False
     runs_dir: Path = Path("runs")
     name: Annotated[str, hint("made of experiment and data set")] = ""
     cache_dir: Path = Path(".cache")
@@ -103,7 +108,10 @@ class TrainingConfig:
 Config = TypeVar("Config", bound=TrainingConfig)
 
 # What a resumed run may change: where things lie and how often they are saved.
-NOT_IDENTITY = ("runs_dir", "name", "cache_dir", "data_dir", "overwrite", "checkpoint_seconds")
+NOT_IDENTITY = (
+    *("runs_dir", "name", "cache_dir", "data_dir", "overwrite", "checkpoint_seconds"),
+    "distributed",
+)
 
 
 def identity(config: TrainingConfig) -> dict[str, object]:
@@ -156,7 +164,10 @@ def run_main(
       args: the arguments, by default `sys.argv[1:]`.
     """
     try:
-        config = parse(config_type, prog, args).resolved()
+        config = parse(config_type, prog, args)
+        if config.distributed:
+            join_processes()
+        config = config.resolved()
         config.check()
         main(config)
     except ExperimentError as error:

@@ -16,10 +16,26 @@ from experiments.config import TrainingConfig, identity
 from experiments.errors import ExperimentError
 from experiments.method_run import MethodRun
 from experiments.methods import parse_methods
-from experiments.parallel import Devices
+from experiments.parallel import Devices, leads
 from experiments.problem import Problem, num_examples
+from experiments.report import write_report
 from experiments.run_folder import RunFolder
 from experiments.training import Recipe, Trainer
+
+
+def use_compilation_cache(config: TrainingConfig) -> None:
+    """Keep compiled programs between runs."""
+    jax.config.update("jax_compilation_cache_dir", str(config.cache_dir / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def run_and_report(
+    problem: Problem, config: TrainingConfig, experiment: str, facts: Mapping[str, Any]
+) -> None:
+    """`run_experiment`, then write its table and figures and print the table."""
+    path = run_experiment(problem, config, experiment, facts)
+    if leads():
+        print(write_report(path))
 
 
 def run_experiment(
@@ -49,7 +65,9 @@ def run_experiment(
     done = folder.results()
     interval = 0.1 if sys.stderr.isatty() else 10.0  # a log file wants few lines
     total = len(methods) * config.epochs
-    with tqdm(total=total, unit="epoch", dynamic_ncols=True, mininterval=interval) as bar:
+    with tqdm(
+        total=total, unit="epoch", dynamic_ncols=True, mininterval=interval, disable=not leads()
+    ) as bar:
         for method in methods:
             bar.set_description(method.spec, refresh=False)
             if method.spec in done:

@@ -1,5 +1,6 @@
 """All runs of one method: trained together, logged, checkpointed, selected on validation."""
 
+import operator
 import re
 import sys
 import time
@@ -16,7 +17,7 @@ from experiments.checkpoints import Checkpoints, shapes
 from experiments.config import UNSET, TrainingConfig
 from experiments.errors import ExperimentError
 from experiments.methods import Method
-from experiments.parallel import Devices
+from experiments.parallel import Devices, leads
 from experiments.problem import num_examples
 from experiments.run_folder import RESULTS, TIMINGS, RunFolder, read_json
 from experiments.training import Run, Trainer
@@ -46,14 +47,18 @@ class MethodRun:
         self.runs = devices.replicate(_stack_runs(self.method, self.labels))
         # It runs once: optimised code would cost seconds to compile and save none.
         options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
-        self._init = jax.jit(jax.vmap(trainer.init), compiler_options=options)
+        self._init = jax.jit(
+            jax.vmap(trainer.init), compiler_options=options, out_shardings=devices.replicated
+        )
         self._train = jax.jit(
             self._train_epoch,
             donate_argnums=0,
             out_shardings=devices.replicated,
         )
-        self._tally = jax.jit(jax.vmap(trainer.tally, in_axes=(0, None, None)))
-        self._metrics = jax.jit(jax.vmap(self.problem.metrics))
+        self._tally = jax.jit(
+            jax.vmap(trainer.tally, in_axes=(0, None, None)), out_shardings=devices.replicated
+        )
+        self._metrics = jax.jit(jax.vmap(self.problem.metrics), out_shardings=devices.replicated)
         self._select = jax.jit(
             jax.vmap(trainer.select, in_axes=(0, 0, 0, None)),
             donate_argnums=0,
@@ -91,7 +96,7 @@ class MethodRun:
         config, method = self.config, self.method
         folder = self.folder.path / "checkpoints" / re.sub(r"[^\w.=+-]+", "_", method.spec)
         with Checkpoints(folder, config.checkpoint_seconds) as checkpoints:
-            state = self.devices.replicate(self._init(self.runs))
+            state = self._init(self.runs)
             state, start = checkpoints.restore(shapes(state)) or (state, 0)
             self.bar.update(start)
             self.folder.rewind(method.spec, start)
@@ -106,7 +111,7 @@ class MethodRun:
                 log = jax.device_get(log)
                 trained = time.perf_counter()
                 metrics = self.evaluate(state.params, "validation")
-                scores = jnp.asarray(metrics[self.problem.score])
+                scores = metrics[self.problem.score]
                 state = self._select(state, self.runs, scores, np.int32(epoch + 1))
                 failed = self._report_failures(state, failed)
                 self._log(epoch, log, metrics, failed)
@@ -131,7 +136,7 @@ class MethodRun:
             chunk = jax.tree.map(lambda a, i=first: _padded(a[i : i + size], size), data)
             valid = np.arange(first, first + size) < num_examples(data)
             tally = self._tally(params, chunk, valid)
-            total = tally if total is None else jax.tree.map(jnp.add, total, tally)
+            total = tally if total is None else jax.tree.map(operator.add, total, tally)
         return jax.tree.map(np.asarray, dict(self._metrics(total)))
 
     def _report_failures(self, state: PyTree, failed_before: np.ndarray) -> np.ndarray:
@@ -144,7 +149,8 @@ class MethodRun:
                 raise ExperimentError(
                     f"{line}; no run of this method is left, its last good checkpoint stays"
                 )
-            self.bar.write(f"{line}; this run stops, the others go on", file=sys.stderr)
+            if leads():
+                self.bar.write(f"{line}; this run stops, the others go on", file=sys.stderr)
         return failed
 
     def _log(self, epoch: int, log: Any, metrics: Mapping[str, Any], failed: np.ndarray) -> None:

@@ -14,10 +14,10 @@ from experiments.config import UNSET, TrainingConfig, hint, run_main
 from experiments.data.digits import load_digits
 from experiments.data.multi_mnist import Dataset
 from experiments.errors import ExperimentError
-from experiments.experiment import run_experiment
+from experiments.experiment import run_and_report, use_compilation_cache
 from experiments.models.digit_pairs import digit_pairs
 from experiments.models.lenet import SMALL, LeNetSize
-from experiments.report import write_report
+from experiments.parallel import leader_first
 
 # Table 3 of the paper: accuracy in per cent, left and right.
 PAPER = {
@@ -85,13 +85,11 @@ def load(config: MultiMnistConfig) -> Dataset:
 
 def main(config: MultiMnistConfig) -> None:
     """Train what the configuration names and print its table."""
-    jax.config.update("jax_compilation_cache_dir", str(config.cache_dir / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    dataset = load(config)
+    use_compilation_cache(config)
+    dataset = leader_first(load, config)
     problem = digit_pairs(dataset, SMALL if config.dataset == "digits" else LeNetSize())
     facts = {"paper": PAPER if config.dataset == "mnist" else {}}
-    path = run_experiment(problem, config, "multimnist", facts)
-    print(write_report(path))
+    run_and_report(problem, config, "multimnist", facts)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,75 @@
-"""Data parallelism: batches divided over all visible devices, all else on each of them."""
+"""Data parallelism: batches divided over all devices of all processes, all else on each."""
 
-from typing import Any
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.errors import ExperimentError
 
 PyTree = Any
+Loaded = TypeVar("Loaded")
+
+
+def join_processes() -> None:
+    """Connect this process to the others of the run, before anything else asks for a device.
+
+    Where JAX finds them by itself (Slurm, Open MPI, Kubernetes, Cloud TPU) nothing is needed;
+    elsewhere the environment holds JAX_COORDINATOR_ADDRESS (host:port of the first process),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Raises:
+      ExperimentError: when the others are not described or not found.
+    """
+    given = {}
+    for argument in ("num_processes", "process_id"):
+        text = os.environ.get(f"JAX_{argument.upper()}")
+        if text is not None and not text.isdigit():
+            raise ExperimentError(f"JAX_{argument.upper()}: expected a number, got {text!r}")
+        given[argument] = None if text is None else int(text)
+    try:
+        jax.distributed.initialize(**given)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExperimentError(
+            f"--distributed: cannot join the other processes ({reason})"
+        ) from None
+
+
+def leads() -> bool:
+    """Whether this is the process that writes files and prints."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(moment: str) -> None:
+    """Return when every process has got to this moment."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(moment)
+
+
+def leader_first(load: Callable[..., Loaded], *args: Any) -> Loaded:
+    """`load(*args)`, the leading process before the others, which then find its files."""
+    if leads():
+        loaded = load(*args)
+        wait_for_all("files prepared")
+        return loaded
+    wait_for_all("files prepared")
+    return load(*args)
+
+
+def as_the_leader_says(decision: bool) -> bool:
+    """The leading process's decision, in every process (their clocks differ)."""
+    if jax.process_count() == 1:
+        return decision
+    return bool(multihost_utils.broadcast_one_to_all(np.array(decision)))
 
 
 class Devices:
-    """All visible devices in a row.
+    """All devices of all processes in a row.
 
     Attributes:
       replicated: the sharding of what every device has whole.
@@ -29,8 +87,15 @@ class Devices:
         self._divided = NamedSharding(mesh, PartitionSpec("batch"))
 
     def replicate(self, tree: PyTree) -> PyTree:
-        """The tree's arrays on every device."""
-        return jax.device_put(tree, self.replicated)
+        """The tree's arrays, the same in every process, on every device."""
+        if jax.process_count() == 1:
+            return jax.device_put(tree, self.replicated)
+
+        def spread(array: Any) -> jax.Array:
+            host = np.asarray(array)
+            return jax.make_array_from_callback(host.shape, self.replicated, host.__getitem__)
+
+        return jax.tree.map(spread, tree)
 
     def split(self, batch: PyTree) -> PyTree:
         """Inside jit: the leading axis of every array divided over the devices."""

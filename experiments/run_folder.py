@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import ExperimentError
+from experiments.parallel import leads, wait_for_all
 
 CONFIG, METRICS, RESULTS, TIMINGS = "config.json", "metrics.jsonl", "results.json", "timings.jsonl"
 
 
 class RunFolder:
-    """The folder runs/<name>/ of one run.
+    """The folder runs/<name>/ of one run; of several processes, all read and one writes.
 
     Attributes:
       path: the folder.
@@ -31,16 +32,19 @@ class RunFolder:
         Raises:
           ExperimentError: when the folder holds another run, or something else.
         """
-        self.path, self.description = path, description
-        if path.exists() and overwrite:
-            self._check_is_run()
-            shutil.rmtree(path)
+        self.path, self.description, self._writes = path, description, leads()
         if path.exists() and any(path.iterdir()):
             self._check_is_run()
-            self._check_same(read_json(path / CONFIG))
-        path.mkdir(parents=True, exist_ok=True)
-        if not (path / CONFIG).exists():
-            write_json(path / CONFIG, description)
+            if not overwrite:
+                self._check_same(read_json(path / CONFIG))
+        wait_for_all("run folder checked")
+        if self._writes:
+            if overwrite and path.exists():
+                shutil.rmtree(path)
+            path.mkdir(parents=True, exist_ok=True)
+            if not (path / CONFIG).exists():
+                write_json(path / CONFIG, description)
+        wait_for_all("run folder made")
 
     def _check_is_run(self) -> None:
         if not self.path.is_dir() or (
@@ -67,10 +71,13 @@ class RunFolder:
 
     def add_result(self, method: str, result: dict[str, Any]) -> None:
         """Record a finished method."""
-        write_json(self.path / RESULTS, {**self.results(), method: result})
+        if self._writes:
+            write_json(self.path / RESULTS, {**self.results(), method: result})
 
     def rewind(self, method: str, epoch: int) -> None:
         """Forget what was logged of a method after an epoch, before it is trained again."""
+        if not self._writes:
+            return
         for name in (METRICS, TIMINGS):
             kept = [
                 record
@@ -81,6 +88,8 @@ class RunFolder:
 
     def log(self, records: list[dict[str, Any]], name: str = METRICS) -> None:
         """Append records, one JSON object a line."""
+        if not self._writes:
+            return
         with open(self.path / name, "a") as file:
             file.write("".join(_line(record) for record in records))
 

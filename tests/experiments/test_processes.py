@@ -1,8 +1,9 @@
-"""What needs a process of its own: SIGKILL at any moment, and eight devices."""
+"""What needs processes of its own: SIGKILL at any moment, eight devices, two hosts."""
 
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,10 +74,38 @@ def test_a_killed_run_ends_with_the_same_bytes(whole: Path, tmp_path: Path):
         assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes(), message
 
 
+def devices(count: int) -> str:
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+
+
 def test_eight_devices_give_the_same_losses(whole: Path, tmp_path: Path):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    finish(start(tmp_path, XLA_FLAGS=flags))
-    mine, theirs = (read_lines(path / METRICS) for path in (tmp_path / "run", whole))
+    finish(start(tmp_path, XLA_FLAGS=devices(8)))
+    assert_same_losses(tmp_path / "run", whole)
+
+
+def start_two(runs_dir: Path) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    flags = devices(4)
+    return [start(runs_dir, **shared, JAX_PROCESS_ID=str(i), XLA_FLAGS=flags) for i in range(2)]
+
+
+def test_two_processes_of_four_devices_give_the_same_losses(whole: Path, tmp_path: Path):
+    """Killed together after two epochs, they go on from their common checkpoint."""
+    log = tmp_path / "run" / METRICS
+    first, second = start_two(tmp_path)
+    assert kill_when(first, lambda: log.exists() and log.read_bytes().count(b'"validation"') >= 4)
+    second.kill()
+    second.communicate()
+    for process in start_two(tmp_path):
+        finish(process)
+    assert_same_losses(tmp_path / "run", whole)
+
+
+def assert_same_losses(run: Path, reference: Path) -> None:
+    mine, theirs = (read_lines(path / METRICS) for path in (run, reference))
     assert len(mine) == len(theirs)
     eps = float(np.finfo(np.float32).eps)
     for a, b in zip(mine, theirs, strict=True):

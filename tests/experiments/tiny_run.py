@@ -1,8 +1,9 @@
-"""One run of the tiny problem in a process of its own, to be killed or given eight devices.
+"""One run of the tiny problem in a process of its own: to be killed, or one of several.
 
 python -m tests.experiments.tiny_run RUNS_DIR [EPOCHS]
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jax
 
 from experiments.config import TrainingConfig
 from experiments.experiment import run_experiment
+from experiments.parallel import join_processes
 from tests.experiments.tiny_problem import tiny_problem
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +32,8 @@ def tiny_run(runs_dir: Path, epochs: int = 6) -> Path:
 
 
 if __name__ == "__main__":
+    if "JAX_NUM_PROCESSES" in os.environ:
+        join_processes()
     jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     tiny_run(Path(sys.argv[1]), *map(int, sys.argv[2:]))
