@@ -27,6 +27,7 @@ EASY = tuple(
 )
 SPLITS = ("train", "validation", "test")  # 0, 1 and 2 in the partition file
 IMAGES, LABELS, PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
+ARCHIVE = f"{IMAGES}.zip"
 _FOLDERS = ("", "Img", "Anno", "Eval")  # as the official drive divides them
 
 
@@ -58,12 +59,14 @@ class AttributeData(NamedTuple):
     test: Attributed
 
 
-def find(folder: Path, name: str) -> Path:
-    """The file or folder of that name in the manual folder or its Img, Anno, Eval."""
-    for sub in _FOLDERS:
-        if (folder / sub / name).exists():
-            return folder / sub / name
-    raise DataError(f"{folder / name}: no such file or folder (nor in Img, Anno, Eval beside it)")
+def find(folder: Path, *names: str) -> Path:
+    """The first file or folder of those names in the manual folder or its Img, Anno, Eval."""
+    for name in names:
+        for sub in _FOLDERS:
+            if (folder / sub / name).exists():
+                return folder / sub / name
+    either = " or ".join(names)
+    raise DataError(f"{folder / either}: no such file or folder (nor in Img, Anno, Eval beside it)")
 
 
 def read_attributes(path: Path) -> dict[str, np.ndarray]:

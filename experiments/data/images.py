@@ -1,18 +1,21 @@
 """Image files: read or refused with one line that names the file."""
 
+import io
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from experiments.data.files import DataError
 
 
-def read_image(path: Path, mode: str | None = None) -> Image.Image:
+def read_image(path: Path | zipfile.Path, mode: str | None = None) -> Image.Image:
     """A decoded image.
 
     Args:
-      path: of the file.
+      path: of the file, on disk or inside a zip.
       mode: PIL mode to convert to, such as "RGB"; None for the file's own.
 
     Returns:
@@ -22,13 +25,16 @@ def read_image(path: Path, mode: str | None = None) -> Image.Image:
       DataError: when the file is missing, no image, or cut short.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
             image.load()
             return image.copy() if mode is None else image.convert(mode)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError) as error:  # PIL's, of broken PNG chunks too
-        reason = str(error).splitlines()[0]
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a readable image (of no known format)") from None
+    # SyntaxError: PIL's of broken PNG chunks; the zip's own: of a member that is damaged.
+    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{path}: not a readable image ({reason})") from None
 
 

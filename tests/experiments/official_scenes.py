@@ -1,5 +1,6 @@
 """Tiny CelebA and Cityscapes folders in the official layouts, written by the tests."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,17 @@ def write_celeba(folder: Path, sizes: tuple[int, int, int], seed: int = 0) -> np
     lines = [f"{name} {part}" for name, part in zip(names, parts, strict=True)]
     (folder / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
     return labels
+
+
+def zip_faces(folder: Path) -> None:
+    """Put img_align_celeba/ of that folder into the official zip instead."""
+    images = folder / "img_align_celeba"
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir(images.name)
+        for path in sorted(images.iterdir()):
+            archive.write(path, f"{images.name}/{path.name}")
+            path.unlink()
+    images.rmdir()
 
 
 def write_scene(folder: Path, part: str, city: str, number: int, arrays: dict) -> str:
