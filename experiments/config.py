@@ -14,6 +14,7 @@ import tyro
 
 from experiments.errors import ExperimentError
 from experiments.parallel import join_processes
+from experiments.tensorboard import summary_writer
 
 UNSET = -1  # of a number whose default depends on the data set
 
@@ -51,6 +52,8 @@ class TrainingConfig:
         trains side by side; fewer take less memory.
       log_points: Lines of metrics.jsonl an epoch and run; each is a mean over its part of the
         epoch.
+      tensorboard: Also write what metrics.jsonl holds as TensorBoard event files, after each
+        method, into the run's folder (needs tensorboardX).
       checkpoint_seconds: Save a checkpoint at the first end of an epoch after so many seconds.
       distributed: This is one process of several, which share a file system and divide each batch:
         found by JAX under Slurm, Open MPI or Kubernetes, else by JAX_COORDINATOR_ADDRESS,
@@ -76,6 +79,7 @@ class TrainingConfig:
     head_scope: Literal["rule", "shared", "all"] = "rule"
     runs_at_once: Annotated[int, hint("all")] = UNSET
     log_points: int = 10
+    tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
     checkpoint_seconds: float = 10.0
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
     runs_dir: Path = Path("runs")
@@ -101,6 +105,8 @@ class TrainingConfig:
             _require(0 < value < math.inf, flag, "a positive number", value)
         if self.tuned_by is not None and not self.tuned_by.is_dir():
             raise ExperimentError(f"--tuned-by: no such folder {self.tuned_by}")
+        if self.tensorboard:
+            summary_writer()
         named = self.name in ("", Path(self.name).name) and self.name != ".."
         _require(named, "name", "the name of one folder", repr(self.name))
 
@@ -110,7 +116,7 @@ Config = TypeVar("Config", bound=TrainingConfig)
 # What a resumed run may change: where things lie and how often they are saved.
 NOT_IDENTITY = (
     *("runs_dir", "name", "cache_dir", "data_dir", "overwrite", "checkpoint_seconds"),
-    "distributed",
+    *("distributed", "tensorboard"),
 )
 
 

@@ -20,6 +20,7 @@ from experiments.parallel import Devices, leads
 from experiments.problem import Problem, num_examples
 from experiments.report import write_report
 from experiments.run_folder import RunFolder
+from experiments.tensorboard import write_events
 from experiments.training import Recipe, Trainer
 
 
@@ -72,9 +73,12 @@ def run_experiment(
             bar.set_description(method.spec, refresh=False)
             if method.spec in done:
                 bar.update(config.epochs)
-                continue
-            trainer = Trainer(problem, method, _recipe(config), devices.split)
-            folder.add_result(method.spec, MethodRun(trainer, config, folder, devices, bar).train())
+            else:
+                trainer = Trainer(problem, method, _recipe(config), devices.split)
+                result = MethodRun(trainer, config, folder, devices, bar).train()
+                folder.add_result(method.spec, result)
+            if config.tensorboard and leads():
+                write_events(path, method.spec)
     return path
 
 
