@@ -234,7 +234,8 @@ def write_report(path: Path) -> str:
 
     report = Report(path)
     text = summary(report)
-    title = f"# {report.description['experiment']}: {report.description['config']['dataset']}"
+    names = (report.description["experiment"], report.description["config"].get("dataset"))
+    title = f"# {': '.join(filter(None, names))}"
     environment = ", ".join(f"{k} {v}" for k, v in report.description["versions"].items())
     devices = ", ".join(sorted(set(report.description["devices"])))
     footer = (

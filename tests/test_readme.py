@@ -7,7 +7,9 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+# A program with a command line of its own; tests/experiments/test_own_data.py runs it.
+PROGRAMS = {ROOT / "docs" / "own_data.md"}
+PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("**/*.md")} - PROGRAMS)]
 
 
 def python_blocks(text: str) -> list[tuple[int, str]]:
