@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from experiments.config import UNSET, TrainingConfig, hint, run_main
+from experiments.config import UNSET, TrainingConfig, hint, one_at_a_time, run_main
 from experiments.data.celeba import AttributeData
 from experiments.data.sprites import load_sprites
 from experiments.errors import ExperimentError
@@ -47,6 +47,8 @@ class CelebaConfig(TrainingConfig):
         best on validation.
       optimizer: SGD (with --momentum) or Adam with its own defaults.
       seeds: How many seeds each method is trained with; the table shows mean and standard error.
+      runs_at_once: How many of a method's runs (seeds, learning rates, weight vectors) one step
+        trains side by side; fewer take less memory.
     """
 
     dataset: Literal["synthetic", "celeba"] = "synthetic"
@@ -57,6 +59,7 @@ class CelebaConfig(TrainingConfig):
     batch_size: Annotated[int, hint("synthetic 64, else 256")] = UNSET
     learning_rate: Annotated[tuple[float, ...], hint("synthetic 2e-3, else 5e-4")] = ()
     optimizer: Literal["sgd", "adam"] = "adam"
+    runs_at_once: Annotated[int, hint("all; on a CPU 1")] = UNSET
 
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""
@@ -66,6 +69,7 @@ class CelebaConfig(TrainingConfig):
             epochs=(10 if synthetic else 100) if self.epochs == UNSET else self.epochs,
             batch_size=(64 if synthetic else 256) if self.batch_size == UNSET else self.batch_size,
             learning_rate=self.learning_rate or ((2e-3,) if synthetic else (5e-4,)),
+            runs_at_once=one_at_a_time(self.runs_at_once),
             name=self.name or f"celeba-{self.dataset}",
         )
 

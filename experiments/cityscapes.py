@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from experiments.config import UNSET, TrainingConfig, hint, run_main
+from experiments.config import UNSET, TrainingConfig, hint, one_at_a_time, run_main
 from experiments.data.cityscapes import SceneData
 from experiments.data.street_scenes import load_street_scenes
 from experiments.errors import ExperimentError
@@ -49,6 +49,8 @@ class CityscapesConfig(TrainingConfig):
         best on validation.
       optimizer: SGD (with --momentum) or Adam with its own defaults.
       seeds: How many seeds each method is trained with; the table shows mean and standard error.
+      runs_at_once: How many of a method's runs (seeds, learning rates, weight vectors) one step
+        trains side by side; fewer take less memory.
     """
 
     dataset: Literal["synthetic", "cityscapes"] = "synthetic"
@@ -61,6 +63,7 @@ class CityscapesConfig(TrainingConfig):
     batch_size: int = 8
     learning_rate: Annotated[tuple[float, ...], hint("synthetic 3e-3, else 5e-4")] = ()
     optimizer: Literal["sgd", "adam"] = "adam"
+    runs_at_once: Annotated[int, hint("all; on a CPU 1")] = UNSET
 
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""
@@ -69,6 +72,7 @@ class CityscapesConfig(TrainingConfig):
             self,
             epochs=(10 if synthetic else 250) if self.epochs == UNSET else self.epochs,
             learning_rate=self.learning_rate or ((3e-3,) if synthetic else (5e-4,)),
+            runs_at_once=one_at_a_time(self.runs_at_once),
             name=self.name or f"cityscapes-{self.dataset}",
         )
 

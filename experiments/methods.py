@@ -96,7 +96,8 @@ def parse_methods(
     Args:
       text: the list.
       tasks: the tasks' names.
-      grid: number of weight vectors in `grid` (two tasks only).
+      grid: number of weight vectors in `grid`: evenly spaced for two tasks, drawn evenly from
+        the simplex, always the same ones, for more.
       steps_per_epoch: given to the rules that change by the epoch.
 
     Returns:
@@ -207,10 +208,13 @@ def _single(tasks: Sequence[str]) -> tuple[Variant, ...]:
 
 
 def _grid(num_tasks: int, size: int) -> tuple[Variant, ...]:
-    if num_tasks != 2:
-        raise MethodError(f"--methods: grid is a grid over two tasks, here are {num_tasks}")
-    first = np.linspace(0, 1, size + 2, dtype=np.float32)[1:-1]
-    both = np.ones(2, bool)
-    return tuple(
-        Variant(f"{c:.2f}/{1 - c:.2f}", np.array([c, 1 - c], np.float32), both) for c in first
-    )
+    if num_tasks == 2:
+        first = np.linspace(0, 1, size + 2)[1:-1]
+        weights = np.stack([first, 1 - first], axis=1)
+        names = [f"{a:.2f}/{b:.2f}" for a, b in weights]
+    else:  # a lattice over more tasks has too many points: that many random ones instead
+        weights = np.random.default_rng(0).dirichlet(np.ones(num_tasks), size)
+        names = [f"draw {i}" for i in range(1, size + 1)]
+    every = np.ones(num_tasks, bool)
+    rows = weights.astype(np.float32)
+    return tuple(Variant(name, row, every) for name, row in zip(names, rows, strict=True))

@@ -8,9 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import jax
-
-from experiments.config import UNSET, TrainingConfig, hint, run_main
+from experiments.config import UNSET, TrainingConfig, hint, one_at_a_time, run_main
 from experiments.data.digits import load_digits
 from experiments.data.multi_mnist import Dataset
 from experiments.errors import ExperimentError
@@ -58,13 +56,11 @@ class MultiMnistConfig(TrainingConfig):
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""
         digits = self.dataset == "digits"
-        # Of the larger images a CPU's cache holds one run's step at most.
-        alone = not digits and jax.default_backend() == "cpu" and self.runs_at_once == UNSET
         return dataclasses.replace(
             self,
             epochs=(15 if digits else 100) if self.epochs == UNSET else self.epochs,
             batch_size=(64 if digits else 256) if self.batch_size == UNSET else self.batch_size,
-            runs_at_once=1 if alone else self.runs_at_once,
+            runs_at_once=self.runs_at_once if digits else one_at_a_time(self.runs_at_once),
             name=self.name or f"multimnist-{self.dataset}",
         )
 

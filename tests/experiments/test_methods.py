@@ -84,9 +84,17 @@ def test_what_cannot_be_is_said_in_one_line(text: str, message: str):
     assert "\n" not in str(info.value) and str(info.value).startswith("--methods: ")
 
 
-def test_grid_of_three_tasks_is_refused():
-    with pytest.raises(MethodError, match="grid over two tasks, here are 3"):
-        parse_methods("grid", ("a", "b", "c"), 9, 7)
+@pytest.mark.parametrize("num_tasks", [3, 40])
+def test_grid_of_more_tasks_is_drawn_from_the_simplex(num_tasks: int):
+    names = tuple(f"task{i:02}" for i in range(num_tasks))
+    (grid,), (again,) = (parse_methods("grid", names, 200, 7) for _ in range(2))
+    weights = np.stack([v.coefficients for v in grid.variants])
+    np.testing.assert_array_equal(weights, np.stack([v.coefficients for v in again.variants]))
+    assert (weights >= 0).all() and len({v.name for v in grid.variants}) == 200
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    # Each weight of a uniform draw has mean 1/T and variance (T − 1) / (T²(T + 1)).
+    spread = np.sqrt((num_tasks - 1) / (num_tasks**2 * (num_tasks + 1)) / 200)
+    assert np.abs(weights.mean(axis=0) - 1 / num_tasks).max() < 4.5 * spread
 
 
 def test_names_for_help_are_unique():
