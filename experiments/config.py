@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import jax
 import tyro
 
 from experiments.errors import ExperimentError
@@ -45,11 +46,14 @@ class TrainingConfig:
       momentum: Momentum of SGD.
       decay_factor: The learning rate is multiplied by this every --decay-every.
       decay_every: Epochs between two decays; below 1, a fraction of all epochs.
-      grid: Number of weight vectors (c, 1 - c) that the method grid trains.
+      grid: Number of weight vectors that the method grid trains: (c, 1 - c) for two tasks, drawn
+        from the simplex for more.
       head_scope: Whether the weights scale the heads' own gradients (all) or not (shared);
         rule: loss weightings do, gradient rules do not.
       runs_at_once: How many of a method's runs (seeds, learning rates, weight vectors) one step
         trains side by side; fewer take less memory.
+      steps_per_dispatch: Steps that one call of the compiled program trains; of data that is
+        streamed, as many batches wait on the device.
       log_points: Lines of metrics.jsonl an epoch and run; each is a mean over its part of the
         epoch.
       tensorboard: Also write what metrics.jsonl holds as TensorBoard event files, after each
@@ -78,6 +82,7 @@ class TrainingConfig:
     grid: int = 9
     head_scope: Literal["rule", "shared", "all"] = "rule"
     runs_at_once: Annotated[int, hint("all")] = UNSET
+    steps_per_dispatch: Annotated[int, hint("a whole epoch; of a stream 8")] = UNSET
     log_points: int = 10
     tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
     checkpoint_seconds: float = 10.0
@@ -97,6 +102,8 @@ class TrainingConfig:
             _require(getattr(self, flag) >= 1, flag, "at least 1", getattr(self, flag))
         _require(len(self.learning_rate) > 0, "learning_rate", "one or more", "none")
         _require(self.runs_at_once != 0, "runs_at_once", "at least 1", self.runs_at_once)
+        count = self.steps_per_dispatch
+        _require(count == UNSET or count >= 1, "steps_per_dispatch", "at least 1", count)
         for rate in self.learning_rate:
             _require(0 < rate < math.inf, "learning_rate", "positive numbers", rate)
         _require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
@@ -111,12 +118,17 @@ class TrainingConfig:
         _require(named, "name", "the name of one folder", repr(self.name))
 
 
+def one_at_a_time(runs_at_once: int) -> int:
+    """--runs-at-once by default where a CPU's cache holds one run's step at most."""
+    return 1 if runs_at_once == UNSET and jax.default_backend() == "cpu" else runs_at_once
+
+
 Config = TypeVar("Config", bound=TrainingConfig)
 
 # What a resumed run may change: where things lie and how often they are saved.
 NOT_IDENTITY = (
     *("runs_dir", "name", "cache_dir", "data_dir", "overwrite", "checkpoint_seconds"),
-    *("distributed", "tensorboard"),
+    *("distributed", "steps_per_dispatch", "tensorboard"),
 )
 
 
