@@ -1,11 +1,12 @@
 """All runs of one method: trained together, logged, checkpointed, selected on validation."""
 
+import contextlib
 import operator
 import re
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,9 @@ from tqdm import tqdm
 
 from experiments.checkpoints import Checkpoints, shapes
 from experiments.config import UNSET, TrainingConfig
+from experiments.data.stream import Stream
 from experiments.errors import ExperimentError
+from experiments.feed import Feed, MemoryFeed, StreamFeed
 from experiments.methods import Method
 from experiments.parallel import Devices, leads
 from experiments.problem import num_examples
@@ -23,6 +26,21 @@ from experiments.run_folder import RESULTS, TIMINGS, RunFolder, read_json
 from experiments.training import Run, Trainer
 
 PyTree = Any
+_STREAMED = 8  # steps a dispatch of a stream: its batches are on the device up to three times
+
+
+class Dispatch(NamedTuple):
+    """A part of every epoch that is one call of a compiled program.
+
+    Attributes:
+      first: () int32 on the device, the first of its steps, counted from 0 in the epoch.
+      steps: how many.
+      program: `program(state, runs, data, epoch, first) -> (state, log)`.
+    """
+
+    first: jax.Array
+    steps: int
+    program: Any
 
 
 class MethodRun:
@@ -51,7 +69,8 @@ class MethodRun:
             jax.vmap(trainer.init), compiler_options=options, out_shardings=devices.replicated
         )
         self._train = jax.jit(
-            self._train_epoch,
+            self._train_steps,
+            static_argnums=5,
             donate_argnums=0,
             out_shardings=devices.replicated,
         )
@@ -80,11 +99,19 @@ class MethodRun:
             )
         return (selected[variant],)
 
-    def _train_epoch(self, state: PyTree, runs: Run, data: PyTree, epoch: jax.Array) -> Any:
-        """One epoch of every run, as many runs at once as the configuration says."""
+    def _train_steps(
+        self,
+        state: PyTree,
+        runs: Run,
+        data: PyTree,
+        epoch: jax.Array,
+        first: jax.Array,
+        steps: int,
+    ) -> Any:
+        """Some steps of every run, as many runs at once as the configuration says."""
 
         def one(state_and_run: tuple[PyTree, Run]) -> Any:
-            return self.trainer.train_epoch(*state_and_run, data, epoch)
+            return self.trainer.train_steps(*state_and_run, data, epoch, first, steps)
 
         at_once = self.config.runs_at_once
         if at_once in (UNSET, len(self.labels)):
@@ -100,32 +127,74 @@ class MethodRun:
             state, start = checkpoints.restore(shapes(state)) or (state, 0)
             self.bar.update(start)
             self.folder.rewind(method.spec, start)
-            data = self.devices.replicate(self.problem.data["train"])
-            started = time.perf_counter()
-            train = self._train.lower(state, self.runs, data, np.int32(0)).compile()
-            self._time(start, compile_seconds=time.perf_counter() - started)
-            failed = np.asarray(state.failed_step) >= 0
-            for epoch in range(start, config.epochs):
-                started = time.perf_counter()
-                state, log = train(state, self.runs, data, np.int32(epoch))
-                log = jax.device_get(log)
-                trained = time.perf_counter()
-                metrics = self.evaluate(state.params, "validation")
-                scores = metrics[self.problem.score]
-                state = self._select(state, self.runs, scores, np.int32(epoch + 1))
-                failed = self._report_failures(state, failed)
-                self._log(epoch, log, metrics, failed)
-                best = np.where(failed, -np.inf, np.asarray(state.best_score))
-                self._time(
-                    epoch + 1,
-                    train_seconds=trained - started,
-                    evaluation_seconds=time.perf_counter() - trained,
-                )
-                score = float(np.mean(best[~failed]))
-                checkpoints.save(epoch + 1, state, score, last=epoch + 1 == config.epochs)
-                self.bar.set_postfix_str(f"validation {score:.2f}", refresh=False)
-                self.bar.update()
+            failed = jax.device_get(state.failed_step) >= 0
+            with self._feed(start) as feed:
+                dispatches = self._compile(state, feed, start)
+                for epoch in range(start, config.epochs):
+                    started = time.perf_counter()
+                    with jax.transfer_guard("disallow"):  # but for those asked for
+                        state, log = self._train_epoch(state, feed, dispatches, epoch)
+                        trained = time.perf_counter()
+                        metrics = self.evaluate(state.params, "validation")
+                        scored = metrics[self.problem.score], np.int32(epoch + 1)
+                        scores, number = self.devices.replicate(scored)
+                        state = self._select(state, self.runs, scores, number)
+                    failed = self._report_failures(state, failed)
+                    self._log(epoch, log, metrics, failed)
+                    best = np.where(failed, -np.inf, jax.device_get(state.best_score))
+                    self._time(
+                        epoch + 1,
+                        train_seconds=trained - started,
+                        evaluation_seconds=time.perf_counter() - trained,
+                    )
+                    score = float(np.mean(best[~failed]))
+                    checkpoints.save(epoch + 1, state, score, last=epoch + 1 == config.epochs)
+                    self.bar.set_postfix_str(f"validation {score:.2f}", refresh=False)
+                    self.bar.update()
             return self._results(state)
+
+    def _feed(self, epoch: int) -> Any:
+        """What trains from an epoch on, closed at the end."""
+        trainer, train = self.trainer, self.problem.data["train"]
+        if not isinstance(train, Stream):
+            return contextlib.closing(MemoryFeed(train, self.devices))
+        batch_size, step = trainer.recipe.batch_size, epoch * trainer.steps_per_epoch
+        feed = StreamFeed(train, trainer.reads, batch_size, step, self.devices)
+        return contextlib.closing(feed)
+
+    def _compile(self, state: PyTree, feed: Feed, epoch: int) -> list[Dispatch]:
+        """The dispatches of an epoch: the last is shorter where its steps do not divide."""
+        total, most = self.trainer.steps_per_epoch, self.config.steps_per_dispatch
+        if most == UNSET:
+            most = _STREAMED if isinstance(feed, StreamFeed) else total
+        firsts = range(0, total, most)
+        lengths = [min(most, total - first) for first in firsts]
+        zero = self.devices.replicate(np.int32(0))
+        started = time.perf_counter()
+        programs = {}
+        for steps in sorted(set(lengths)):
+            lowered = self._train.lower(state, self.runs, feed.like(steps), zero, zero, steps)
+            programs[steps] = lowered.compile()
+        self._time(epoch, compile_seconds=time.perf_counter() - started)
+        places = self.devices.replicate([np.int32(first) for first in firsts])
+        return [
+            Dispatch(first, steps, programs[steps])
+            for first, steps in zip(places, lengths, strict=True)
+        ]
+
+    def _train_epoch(
+        self, state: PyTree, feed: Feed, dispatches: list[Dispatch], epoch: int
+    ) -> tuple[PyTree, dict[str, np.ndarray]]:
+        """One epoch of every run, and its log with leaves (runs, steps, ...)."""
+        number, logs = self.devices.replicate(np.int32(epoch)), []
+        for first, steps, program in dispatches:
+            data = feed.take(steps)  # read and moved while the dispatch before trains
+            if len(logs) > 1:
+                jax.block_until_ready(logs[-2])  # else all of an epoch could wait on the device
+            state, log = program(state, self.runs, data, number, first)
+            logs.append(log)
+        logs = jax.device_get(logs)
+        return state, jax.tree.map(lambda *a: np.concatenate(a, axis=1), *logs)
 
     def evaluate(self, params: PyTree, part: str) -> dict[str, np.ndarray]:
         """The problem's metrics on a part of the data, (runs, T) each."""
@@ -135,12 +204,12 @@ class MethodRun:
         for first in range(0, num_examples(data), size):
             chunk = jax.tree.map(lambda a, i=first: _padded(a[i : i + size], size), data)
             valid = np.arange(first, first + size) < num_examples(data)
-            tally = self._tally(params, chunk, valid)
+            tally = self._tally(params, *self.devices.replicate((chunk, valid)))
             total = tally if total is None else jax.tree.map(operator.add, total, tally)
-        return jax.tree.map(np.asarray, dict(self._metrics(total)))
+        return jax.device_get(dict(self._metrics(total)))
 
     def _report_failures(self, state: PyTree, failed_before: np.ndarray) -> np.ndarray:
-        steps, tasks = np.asarray(state.failed_step), np.asarray(state.failed_task)
+        steps, tasks = jax.device_get((state.failed_step, state.failed_task))
         failed, names = steps >= 0, (*map("the loss of task '{}'".format, self.problem.tasks),)
         for i in np.flatnonzero(failed & ~failed_before):
             what = (*names, "a gradient")[tasks[i]]

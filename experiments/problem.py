@@ -11,14 +11,14 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A multi-task problem with an encoder, one head per task and data held in memory.
+    """A multi-task problem with an encoder, one head per task and data.
 
     Everything is a pure function of parameters; the trainer vmaps it over runs.
 
     Attributes:
       tasks: the tasks' names, sorted (the order in which JAX flattens a dict of losses).
       data: {"train": ..., "validation": ..., "test": ...}, each a pytree of arrays with a
-        leading axis of examples.
+        leading axis of examples; train may be a `Stream` of what does not fit in memory.
       init: `init(key) -> (shared, own)` parameters.
       prepare: `prepare(examples, key) -> batch`, from rows of the data to what the model
         takes; draws from key (augmentation, dropout keys), None in evaluation.
@@ -51,5 +51,5 @@ class Problem:
 
 
 def num_examples(data: PyTree) -> int:
-    """The length of the leading axis of a part of the data."""
+    """The length of a stream, or of the leading axis of a part in memory."""
     return len(jax.tree.leaves(data)[0])

@@ -21,9 +21,10 @@ class StepPlan(NamedTuple):
 
     Attributes:
       number: () int32, steps since the start.
-      rows: (batch,) indices of the step's examples.
-      previous: (batch,) those of the step before; of the first step, its own.
-      independent: (2, batch) of two further batches.
+      rows: (batch,) indices of the step's examples in data in memory; of a stream's chunk of
+        batches, () the index of the step's.
+      previous: those of the step before; of the first step, its own.
+      independent: (2, ...) of two further batches.
     """
 
     number: jax.Array
@@ -60,6 +61,32 @@ def plan_epoch(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size: 
         previous=jnp.concatenate([before[None], rows[:-1]]),
         independent=jnp.stack(others, axis=1),
     )
+
+
+def plan_chunk(reads: frozenset[str], first: jax.Array, steps: int) -> StepPlan:
+    """The steps of a chunk of batches: their own, then the previous one, then independent ones.
+
+    Args:
+      reads: the rule's; only what it reads is in the chunk.
+      first: () int32, the number of the first step.
+      steps: how many.
+
+    Returns:
+      StepPlan with a leading axis of steps; its rows count batches.
+    """
+    own = jnp.arange(steps, dtype=jnp.int32)
+    others = steps + ("previous_losses" in reads) + jnp.arange(2 * steps, dtype=jnp.int32)
+    return StepPlan(
+        number=first + own,
+        rows=own,
+        previous=jnp.concatenate([jnp.full(1, steps, jnp.int32), own[:-1]]),
+        independent=others.reshape(steps, 2),
+    )
+
+
+def chunk_size(reads: frozenset[str], steps: int) -> int:
+    """How many batches `plan_chunk` refers to."""
+    return steps + ("previous_losses" in reads) + 2 * steps * ("cross_gramian" in reads)
 
 
 def extra_inputs(

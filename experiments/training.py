@@ -1,4 +1,4 @@
-"""One training loop for all experiments: jitted, vmapped over runs, whole epochs a dispatch.
+"""One training loop for all experiments: jitted, vmapped over runs, many steps a dispatch.
 
 A run is one seed, learning rate and variant of a method. All runs of a method are one
 compiled program with a leading axis of runs; what differs between them is data (`Run`).
@@ -14,10 +14,11 @@ import optax
 from jax import lax
 
 import mgda_jax
+from experiments.data.stream import Stream
 from experiments.methods import Method
 from experiments.problem import Problem, num_examples
 from experiments.recording import recorded, rule_log
-from experiments.step_inputs import StepPlan, extra_inputs, plan_epoch
+from experiments.step_inputs import StepPlan, extra_inputs, plan_chunk, plan_epoch
 
 PyTree = Any
 
@@ -139,14 +140,29 @@ class Trainer:
     def train_epoch(
         self, state: RunState, run: Run, data: PyTree, epoch: jax.Array
     ) -> tuple[RunState, dict[str, jax.Array]]:
-        """One epoch of one run.
+        """`train_steps` of a whole epoch of data in memory."""
+        return self.train_steps(state, run, data, epoch, jnp.int32(0), self.steps_per_epoch)
+
+    def train_steps(
+        self,
+        state: RunState,
+        run: Run,
+        data: PyTree,
+        epoch: jax.Array,
+        first: jax.Array,
+        steps: int,
+    ) -> tuple[RunState, dict[str, jax.Array]]:
+        """Consecutive steps of one epoch of one run.
 
         Args:
           state: the run's state.
           run: what is its own.
-          data: the training part, leaves (N, ...).
+          data: the training part, leaves (N, ...); of a `Stream`, the batches that these
+            steps read, leaves (batches, batch, ...), laid out as `plan_chunk` says.
           epoch: () int32, counted from 0. Order and noise follow from seed and epoch, so
             a resumed run sees the same batches.
+          first: () int32, the first of the steps, counted from 0 in each epoch.
+          steps: how many.
 
         Returns:
           The new state and what was logged, leaves (steps, ...).
@@ -164,8 +180,16 @@ class Trainer:
             batch = batch_of(plan.rows, plan.number, 0)
             return self._step(state, run, tx, batch, plan.number, keys, extra)
 
-        plan = plan_epoch(keys.order, epoch, num_examples(data), self.recipe.batch_size)
-        return lax.scan(step, state, plan)
+        return lax.scan(step, state, self._plan(keys.order, epoch, first, steps))
+
+    def _plan(self, key: jax.Array, epoch: jax.Array, first: jax.Array, steps: int) -> StepPlan:
+        train = self.problem.data["train"]
+        if isinstance(train, Stream):
+            return plan_chunk(self.reads, epoch * self.steps_per_epoch + first, steps)
+        plan = plan_epoch(key, epoch, num_examples(train), self.recipe.batch_size)
+        if steps == self.steps_per_epoch:
+            return plan
+        return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, first, steps), plan)
 
     def _step(
         self,

@@ -1,0 +1,190 @@
+"""Data that is read while it is trained on: its order, its resumption, the chunks it comes in."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.config import UNSET, TrainingConfig
+from experiments.data.stream import Stream
+from experiments.errors import ExperimentError
+from experiments.experiment import run_experiment
+from experiments.feed import StreamFeed
+from experiments.parallel import Devices
+from experiments.run_folder import METRICS, RESULTS, TIMINGS, read_lines
+from experiments.step_inputs import plan_epoch
+from tests.experiments.test_experiment import interrupt_after
+from tests.experiments.test_training import make_run, make_trainer
+from tests.experiments.tiny_problem import tiny_problem
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+class Rows:
+    """Random access to the rows of arrays: the least that a source must be."""
+
+    def __init__(self, data: Any):
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(jax.tree.leaves(self.data)[0])
+
+    def __getitem__(self, index: int) -> Any:
+        return jax.tree.map(lambda a: a[index], self.data)
+
+
+def numbers(batches: Any, count: int) -> np.ndarray:
+    """The examples' numbers in so many batches, (count, batch)."""
+    try:
+        return np.array([np.array(next(batches)["number"]) for _ in range(count)])
+    finally:
+        batches.close()
+
+
+COUNTED = Stream(Rows({"number": np.arange(50)}))
+
+
+def test_each_epoch_is_a_new_permutation_without_its_incomplete_batch():
+    epochs = numbers(COUNTED.batches(8, 0), 18).reshape(3, 48)
+    for epoch in epochs:
+        assert len(np.unique(epoch)) == 48 and 0 <= epoch.min() and epoch.max() < 50
+        assert not np.array_equal(epoch, np.sort(epoch))
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    # Of 50 examples another two are dropped each time.
+    assert len({tuple(np.setdiff1d(np.arange(50), epoch)) for epoch in epochs}) > 1
+
+
+@pytest.mark.parametrize("first", [1, 6, 13])
+def test_reading_from_any_step_continues_the_same_order(first: int):
+    whole = numbers(COUNTED.batches(8, 0), 18)
+    np.testing.assert_array_equal(numbers(COUNTED.batches(8, first), 18 - first), whole[first:])
+
+
+def test_seeds_and_orders_differ():
+    orders = [numbers(COUNTED.batches(8, 0, order), 6) for order in (0, 1, 2)]
+    orders.append(numbers(dataclasses.replace(COUNTED, seed=1).batches(8, 0), 6))
+    for i, one in enumerate(orders):
+        for other in orders[:i]:
+            assert np.mean(one == other) < 0.2
+
+
+def negated(example: dict[str, Any]) -> dict[str, Any]:
+    return {"number": -example["number"]}
+
+
+def test_worker_processes_deliver_the_same_batches():
+    stream = dataclasses.replace(COUNTED, transform=negated)
+    here = numbers(stream.batches(8, 4), 9)
+    elsewhere = numbers(dataclasses.replace(stream, workers=1).batches(8, 4), 9)
+    np.testing.assert_array_equal(elsewhere, here)
+    np.testing.assert_array_equal(-here, numbers(COUNTED.batches(8, 4), 9))
+
+
+class AsPlanned(Stream):
+    """The very batches that a run of data in memory plans for itself."""
+
+    def batches(self, batch_size: int, first: int, order: int = 0) -> Any:
+        key = jax.random.split(jax.random.key(0), 4)[1]
+        for step in itertools.count(first):
+            epoch, i = divmod(step, len(self) // batch_size)
+            plan = plan_epoch(key, jnp.int32(epoch), len(self), batch_size)
+            rows = plan.rows[i] if order == 0 else plan.independent[i, order - 1]
+            yield self.source[np.asarray(rows)]
+
+
+@pytest.mark.parametrize("method", ["famo", "modo"])
+def test_chunks_of_a_stream_train_as_the_same_batches_in_memory_do(method: str):
+    """Of a rule that reads the previous batch and of one that reads two independent ones."""
+    problem = tiny_problem()
+    memory = make_trainer(method, problem)
+    stream = AsPlanned(Rows(problem.data["train"]))
+    streamed = make_trainer(
+        method, dataclasses.replace(problem, data={**problem.data, "train": stream})
+    )
+    run = make_run()
+    state = jax.jit(memory.init)(run)
+    epoch_of = jax.jit(memory.train_epoch)
+    steps_of = jax.jit(streamed.train_steps, static_argnums=5)
+    for start in (0, 1):  # from the beginning, where no batch is previous, and resumed
+        want, log = epoch_of(state, run, problem.data["train"], jnp.int32(start))
+        feed, logs, got = StreamFeed(stream, memory.reads, 16, 3 * start, Devices(16)), [], state
+        for first, steps in ((0, 2), (2, 1)):
+            chunk = feed.take(steps)
+            shapes = jax.tree.map(lambda a: (a.shape, a.dtype), (chunk, feed.like(steps)))
+            assert shapes[0] == shapes[1]
+            got, some = steps_of(got, run, chunk, jnp.int32(start), jnp.int32(first), steps)
+            logs.append(some)
+        feed.close()
+        logged = jax.tree.map(lambda *a: np.concatenate(a), *logs)
+        chex.assert_trees_all_close((got, logged), (want, log), rtol=0, atol=100 * EPS)
+        state = want
+
+
+def run(runs_dir: Path, stream: bool, **changes: Any) -> Path:
+    problem = tiny_problem()
+    if stream:
+        train = Stream(Rows(problem.data["train"]))
+        problem = dataclasses.replace(problem, data={**problem.data, "train": train})
+    options: dict[str, Any] = {
+        "methods": "famo",
+        "seeds": 2,
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": (0.1,),
+        "checkpoint_seconds": 0.0,
+        "log_points": 2,
+        "runs_dir": runs_dir,
+        "name": "run",
+    }
+    config = TrainingConfig(**{**options, **changes})
+    config.check()
+    return run_experiment(problem, config, "tiny", {})
+
+
+def test_a_streamed_run_trains_and_an_interrupted_one_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = run(tmp_path / "whole", stream=True, steps_per_dispatch=3)
+    losses = [np.mean(r["loss"]) for r in read_lines(whole / METRICS) if "loss" in r]
+    assert len(losses) == 2 * 3 * 2 and losses[-1] < losses[0]
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", stream=True, steps_per_dispatch=3)
+    cut = run(tmp_path / "cut", stream=True, steps_per_dispatch=3)
+    assert [r["epoch"] for r in read_lines(cut / TIMINGS) if "compile_seconds" in r] == [0, 1]
+    for name in (RESULTS, METRICS):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_numbers_do_not_depend_on_the_steps_of_a_dispatch(tmp_path: Path):
+    whole, parts = (
+        run(tmp_path / str(steps), stream=False, methods="modo", steps_per_dispatch=steps)
+        for steps in (UNSET, 4)  # an epoch has six
+    )
+    for one, other in zip(read_lines(whole / METRICS), read_lines(parts / METRICS), strict=True):
+        assert one.keys() == other.keys()
+        for key in set(one) & {"loss", "weight", "accuracy"}:
+            np.testing.assert_allclose(other[key], one[key], rtol=100 * EPS, err_msg=key)
+
+
+def test_a_dispatch_of_no_steps_is_refused(tmp_path: Path):
+    with pytest.raises(ExperimentError, match="--steps-per-dispatch: expected at least 1, got 0"):
+        run(tmp_path, stream=False, steps_per_dispatch=0)
+
+
+def test_a_transfer_that_nobody_asked_for_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plain = StreamFeed.take
+
+    def careless(self: StreamFeed, steps: int) -> Any:
+        return jax.tree.map(np.asarray, jax.device_get(plain(self, steps)))
+
+    monkeypatch.setattr(StreamFeed, "take", careless)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        run(tmp_path, stream=True, methods="uniform")
