@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.cosine_figure import heatmaps
+
 if TYPE_CHECKING:
     from experiments.report import Report
 
@@ -25,7 +27,7 @@ STYLE: Any = {
 
 
 def draw(report: "Report", drawings: dict[str, Any]) -> list[str]:
-    """Draw the experiment's own figures and the weights into the run's folder.
+    """Draw the experiment's own figures, the weights and cosines into the run's folder.
 
     Args:
       report: the run.
@@ -40,8 +42,9 @@ def draw(report: "Report", drawings: dict[str, Any]) -> list[str]:
     import matplotlib.pyplot as plt
 
     names = []
+    shared = {"weights.png": _weights, "cosines.png": heatmaps}
     with plt.rc_context(STYLE):
-        for name, drawing in {**drawings, "weights.png": _weights}.items():
+        for name, drawing in {**drawings, **shared}.items():
             figure = drawing(report, plt)
             if figure is not None:
                 figure.savefig(report.path / name)

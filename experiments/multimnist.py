@@ -32,8 +32,8 @@ class MultiMnistConfig(TrainingConfig):
     """Train on images of two overlapping digits, each digit's class being a task.
 
     Prints a table of test accuracies and writes config.json, metrics.jsonl, results.json,
-    table.md, accuracy_profile.png and weights.png into the run's folder. The same command
-    continues a run that was stopped.
+    table.md, accuracy_profile.png, weights.png and cosines.png (of the tasks' gradients) into
+    the run's folder. The same command continues a run that was stopped.
 
     Attributes:
       dataset: digits: the 1797 images that ship with scikit-learn, no download, a small LeNet.

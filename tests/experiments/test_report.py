@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import figures
+from experiments import cosine_figure, figures
 from experiments.report import Report, main, mean_ranks, relative_change, write_report
 from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, write_json
 
@@ -127,12 +127,12 @@ def test_many_methods_are_ranked_in_the_table(folder: Path):
 
 def test_figures_are_drawn_from_the_files_alone(folder: Path, capsys: pytest.CaptureFixture[str]):
     main([str(folder)])
-    assert "accuracy_profile.png, weights.png" in capsys.readouterr().out
-    for name in ("accuracy_profile.png", "weights.png"):
+    assert "accuracy_profile.png, weights.png, cosines.png" in capsys.readouterr().out
+    for name in ("accuracy_profile.png", "weights.png", "cosines.png"):
         header = (folder / name).read_bytes()[:24]
         assert header[:8] == b"\x89PNG\r\n\x1a\n"
         width, height = np.frombuffer(header[16:24], ">u4")
-        assert width > 400 and height > 400
+        assert width > 400 and height > 300
 
 
 def test_the_figure_shows_every_method(folder: Path):
@@ -178,6 +178,60 @@ def test_constant_weights_are_not_drawn(folder: Path):
     series = figures._series(report, "mgda")
     assert series is not None and series["weight"].shape == (2, 2, 2)
     np.testing.assert_allclose(series["cosine"], -0.2)
+
+
+def with_cosines(folder: Path, matrices: dict[int, list], method: str = "mgda") -> Report:
+    """The run with these matrices, one a seed and point, in place of what it logged."""
+    record = {"method": method, "variant": "", "learning_rate": 0.1, "split": "train", "epoch": 1}
+    lines = [
+        {**record, "seed": seed, "step": 5 * (i + 1), "cosine": matrix}
+        for seed, points in matrices.items()
+        for i, matrix in enumerate(points)
+    ]
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Report(folder)
+
+
+def test_cosines_are_averaged_over_the_runs_that_lasted(folder: Path):
+    def pair(cosine: float | None) -> list:
+        return [[1.0, cosine], [cosine, 1.0]]
+
+    seeds = {0: [pair(0.25), pair(-0.5)], 1: [pair(0.75), pair(None)], 2: [pair(-1.0)]}
+    report = with_cosines(folder, seeds)
+    assert cosine_figure.cosine_series(report, "uniform") is None
+    series = cosine_figure.cosine_series(report, "mgda")
+    assert series is not None
+    np.testing.assert_array_equal(series[0], [1, 2])
+    # Of the second point seed 1 has none that is finite; seed 2 had failed by then.
+    np.testing.assert_array_equal(series[1][:, 0, 1], [0.5, -0.5])
+
+
+def test_cosine_heatmap_is_centred_and_has_every_pair(folder: Path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    pairs = [[[1.0, -0.4], [-0.4, 1.0]], [[1.0, 0.2], [0.2, 1.0]]]
+    figure = cosine_figure.heatmaps(with_cosines(folder, {0: pairs}), plt)
+    axes, bar = figure.axes
+    (mesh,) = axes.collections
+    np.testing.assert_array_equal(mesh.get_array(), [[-0.4, 0.2]])
+    assert mesh.get_clim() == (-0.4, 0.4) and bar.get_ylabel() == "cosine"
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["left, right"]
+    plt.close(figure)
+
+    matrices = np.linspace(-0.05, 0.05, 5 * 16).reshape(5, 4, 4)
+    report = with_cosines(folder, {0: matrices.tolist()})
+    report.tasks = ["a", "b", "c", "d"]
+    figure = cosine_figure.heatmaps(report, plt)
+    shown = [axes.images[0] for axes in figure.axes[:3]]
+    for image, matrix in zip(shown, matrices[[0, 2, 4]], strict=True):
+        off = ~np.eye(4, dtype=bool)
+        np.testing.assert_allclose(image.get_array()[off], matrix[off])
+        assert image.get_clim() == (-0.1, 0.1)  # noise is not blown up
+    plt.close(figure)
+    assert cosine_figure.heatmaps(with_cosines(folder, {}), plt) is None
 
 
 def test_a_failed_seed_is_left_out_and_named(folder: Path):
