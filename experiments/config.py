@@ -118,6 +118,28 @@ class TrainingConfig:
         _require(named, "name", "the name of one folder", repr(self.name))
 
 
+@dataclasses.dataclass(frozen=True)
+class FeedConfig(TrainingConfig):
+    """Further options of an experiment whose official data may not fit in memory.
+
+    Attributes:
+      feed: How the official training part comes to the device: memory: whole, before the first
+        step. grain: read from its files while it is trained on, in one order for all runs of a
+        method; validation and test are read whole.
+      workers: Processes that read for --feed grain; 0 for threads of this one.
+    """
+
+    feed: Literal["memory", "grain"] = "memory"
+    workers: int = 0
+
+    def check(self) -> None:
+        """Also of the feed."""
+        super().check()
+        streams = self.feed == "grain"
+        _require(self.workers >= 0, "workers", "0 or more", self.workers)
+        _require(streams or not self.workers, "workers", "0 without --feed grain", self.workers)
+
+
 def one_at_a_time(runs_at_once: int) -> int:
     """--runs-at-once by default where a CPU's cache holds one run's step at most."""
     return 1 if runs_at_once == UNSET and jax.default_backend() == "cpu" else runs_at_once
@@ -128,7 +150,7 @@ Config = TypeVar("Config", bound=TrainingConfig)
 # What a resumed run may change: where things lie and how often they are saved.
 NOT_IDENTITY = (
     *("runs_dir", "name", "cache_dir", "data_dir", "overwrite", "checkpoint_seconds"),
-    *("distributed", "steps_per_dispatch", "tensorboard"),
+    *("distributed", "steps_per_dispatch", "tensorboard", "workers"),
 )
 
 

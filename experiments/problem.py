@@ -49,6 +49,10 @@ class Problem:
     absorb: Callable[[tuple[PyTree, PyTree], PyTree], tuple[PyTree, PyTree]] | None = None
     eval_batch: int = 500
 
+    def training_on(self, train: PyTree) -> "Problem":
+        """The same problem with another training part."""
+        return dataclasses.replace(self, data={**self.data, "train": train})
+
 
 def num_examples(data: PyTree) -> int:
     """The length of a stream, or of the leading axis of a part in memory."""

@@ -17,6 +17,7 @@ from experiments.data import celeba
 from experiments.data.celeba import Attributed, AttributeData
 from experiments.data.files import DataError, sha256
 from experiments.data.images import read_image, resize
+from experiments.data.stream import Stream
 
 # Without a network the default of ten retries waits 200 seconds before it says so.
 downloader.MAX_RETRIES = 3
@@ -95,13 +96,16 @@ class Celeba(tfds.core.GeneratorBasedBuilder):
             yield i, {"image": image, "labels": attributes[name].astype(np.uint8)}
 
 
-def load_celeba(cache_dir: Path, manual_dir: Path | None = None) -> AttributeData:
+def load_celeba(
+    cache_dir: Path, manual_dir: Path | None = None, *, most_train: int | None = None
+) -> AttributeData:
     """The prepared data set as arrays; it is prepared first where it is not there yet.
 
     Args:
       cache_dir: folder of the prepared data set and of downloads.
       manual_dir: folder with the official files, the images zipped or not; None to download
         them. Not looked at once the set is prepared.
+      most_train: how many of the first training examples; None for all.
 
     Returns:
       AttributeData: 162 770 train, 19 867 validation, 19 962 test.
@@ -115,15 +119,29 @@ def load_celeba(cache_dir: Path, manual_dir: Path | None = None) -> AttributeDat
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
     builder.download_and_prepare(download_dir=str(cache_dir / "downloads"), download_config=config)
-    splits = {name: _as_arrays(builder.as_data_source(name)) for name in celeba.SPLITS}
+    most = {"train": most_train}
+    splits = {
+        name: _as_arrays(builder.as_data_source(name), most.get(name)) for name in celeba.SPLITS
+    }
     return AttributeData(celeba.ATTRIBUTES, celeba.EASY, **splits)
 
 
-def _as_arrays(source: Any) -> Attributed:
-    images = np.empty((len(source), celeba.SIDE, celeba.SIDE, 3), np.uint8)
-    labels = np.empty((len(source), len(celeba.ATTRIBUTES)), bool)
-    for i, example in enumerate(source):  # one by one: twice the set would not fit everywhere
-        images[i], labels[i] = example["image"], example["labels"]
+def stream_celeba(cache_dir: Path, workers: int) -> Stream:
+    """The training part of the prepared data set, read from its files while it is trained on."""
+    builder: Any = Celeba(data_dir=str(cache_dir), file_format="array_record")
+    return Stream(builder.as_data_source("train"), _attributed, workers)
+
+
+def _attributed(example: dict[str, np.ndarray]) -> Attributed:
+    return Attributed(example["image"], example["labels"].astype(bool))
+
+
+def _as_arrays(source: Any, most: int | None) -> Attributed:
+    size = len(source) if most is None else min(most, len(source))
+    images = np.empty((size, celeba.SIDE, celeba.SIDE, 3), np.uint8)
+    labels = np.empty((size, len(celeba.ATTRIBUTES)), bool)
+    for i in range(size):  # one by one: twice the set would not fit everywhere
+        images[i], labels[i] = _attributed(source[i])
     return Attributed(images, labels)
 
 

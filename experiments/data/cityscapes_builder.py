@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from experiments.data import cityscapes
-from experiments.data.cityscapes import Annotated, SceneData
+from experiments.data.cityscapes import Annotated, SceneData, Scenes
 from experiments.data.files import DataError
 from experiments.data.images import read_image, read_integers, resize, resize_labels
+from experiments.data.stream import Stream
 
 # Folder and ending of each official file of a scene.
 IMAGE = ("leftImg8bit", "leftImg8bit.png")
@@ -125,12 +126,15 @@ def read_scene(folder: Path, name: str) -> dict[str, np.ndarray]:
     }
 
 
-def load_cityscapes(cache_dir: Path, manual_dir: Path) -> SceneData:
+def load_cityscapes(
+    cache_dir: Path, manual_dir: Path, *, most_train: int | None = None
+) -> SceneData:
     """The prepared data set as arrays; it is prepared first where it is not there yet.
 
     Args:
       cache_dir: folder of the prepared data set.
       manual_dir: folder with the official files; not looked at once the set is prepared.
+      most_train: how many of the first training scenes; None for all.
 
     Returns:
       SceneData of 256×512 pixels: the official training part without `VALIDATION_CITIES`,
@@ -146,12 +150,32 @@ def load_cityscapes(cache_dir: Path, manual_dir: Path) -> SceneData:
     splits = {}
     for split in ("train", "validation", "test"):
         source = builder.as_data_source(split)
-        splits[split] = cityscapes.with_targets(_as_arrays(source))
+        most = most_train if split == "train" else None
+        splits[split] = cityscapes.with_targets(_as_arrays(source, most))
     return SceneData(**splits)
 
 
-def _as_arrays(source: Any) -> Annotated:
-    shape = (len(source), *cityscapes.SIZE)
+def stream_cityscapes(cache_dir: Path, workers: int) -> Stream:
+    """The training part of the prepared data set, read from its files while it is trained on."""
+    builder: Any = Cityscapes(data_dir=str(cache_dir), file_format="array_record")
+    return Stream(builder.as_data_source("train"), _scene, workers)
+
+
+def _scene(example: dict[str, np.ndarray]) -> Scenes:
+    offsets, has_instance = cityscapes.instance_offsets(example["instances"])
+    return Scenes(
+        example["image"],
+        example["classes"],
+        offsets,
+        has_instance,
+        example["disparity"],
+        example["has_disparity"],
+    )
+
+
+def _as_arrays(source: Any, most: int | None) -> Annotated:
+    size = len(source) if most is None else min(most, len(source))
+    shape = (size, *cityscapes.SIZE)
     arrays = Annotated(
         np.empty((*shape, 3), np.uint8),
         np.empty(shape, np.uint8),
@@ -160,7 +184,8 @@ def _as_arrays(source: Any) -> Annotated:
         np.empty(shape, bool),
     )
     keys = ("image", "classes", "instances", "disparity", "has_disparity")
-    for i, example in enumerate(source):  # one by one: twice the set would not fit everywhere
+    for i in range(size):  # one by one: twice the set would not fit everywhere
+        example = source[i]
         for array, key in zip(arrays, keys, strict=True):
             array[i] = example[key]
     return arrays

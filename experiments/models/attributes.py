@@ -12,7 +12,7 @@ from experiments.models.resnet import ResNetSize, resnet
 from experiments.problem import Problem
 
 PyTree = Any
-_STATISTICS_SAMPLE = 4096  # training images that mean and standard deviation are taken from
+STATISTICS_SAMPLE = 4096  # training images that mean and standard deviation are taken from
 
 
 def attribute_problem(data: AttributeData, size: ResNetSize) -> Problem:
@@ -31,7 +31,7 @@ def attribute_problem(data: AttributeData, size: ResNetSize) -> Problem:
     encoder = resnet(size)
     tasks, side = data.tasks, data.train.images.shape[1]
     features = size.features(side)
-    sample = data.train.images[:_STATISTICS_SAMPLE] / np.float32(255)
+    sample = data.train.images[:STATISTICS_SAMPLE] / np.float32(255)
     mean, std = sample.mean((0, 1, 2)), sample.std((0, 1, 2))
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:

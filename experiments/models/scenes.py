@@ -18,6 +18,7 @@ from mgda_jax import per_task_decode
 PyTree = Any
 OUTPUTS = {"disparity": 1, "instance": 2, "semantic": len(CLASSES)}
 REGRESSIONS = ("disparity", "instance")
+STATISTICS_SAMPLE = 200  # training scenes that the spread of the targets is taken from
 _PERCENT = 100
 
 
@@ -166,11 +167,11 @@ def _pixel_statistics(scenes: Scenes, sample: int = 100) -> tuple[np.ndarray, np
     return pixels.mean((0, 1, 2)), pixels.std((0, 1, 2))
 
 
-def _target_statistics(scenes: Scenes, sample: int = 200) -> tuple[dict[str, Any], dict[str, Any]]:
+def _target_statistics(scenes: Scenes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Median (outputs,) and mean distance from it () of the valid training targets, by task."""
     middle, spread = {}, {}
     for task in REGRESSIONS:
-        target, valid = _target(task, jax.tree.map(lambda a: a[:sample], scenes))
+        target, valid = _target(task, jax.tree.map(lambda a: a[:STATISTICS_SAMPLE], scenes))
         known = target[valid]
         middle[task] = np.median(known, axis=0).astype(np.float32)
         spread[task] = np.float32(np.abs(known - middle[task]).mean())
