@@ -8,14 +8,15 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from experiments.config import UNSET, TrainingConfig, hint, one_at_a_time, run_main
+from experiments.config import UNSET, FeedConfig, hint, one_at_a_time, run_main
 from experiments.data.celeba import AttributeData
 from experiments.data.sprites import load_sprites
 from experiments.errors import ExperimentError
 from experiments.experiment import run_and_report, use_compilation_cache
-from experiments.models.attributes import attribute_problem
+from experiments.models.attributes import STATISTICS_SAMPLE, attribute_problem
 from experiments.models.resnet import SMALL, ResNetSize
 from experiments.parallel import leader_first
+from experiments.problem import Problem
 
 # Tables 1 and 2 of the paper: mean error in per cent over the 40 attributes.
 PAPER = {
@@ -29,7 +30,7 @@ PAPER = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CelebaConfig(TrainingConfig):
+class CelebaConfig(FeedConfig):
     """Train on 40 binary attributes of each image, each attribute being a task.
 
     Prints a table of mean test errors and writes config.json, metrics.jsonl, results.json,
@@ -79,20 +80,33 @@ def load(config: CelebaConfig) -> AttributeData:
     if config.dataset == "synthetic":
         if config.data_dir is not None:
             raise ExperimentError("--data-dir: --dataset synthetic is rendered, it has no files")
+        if config.feed != "memory":
+            raise ExperimentError("--feed: --dataset synthetic is rendered, it is in memory")
         return load_sprites()
     # Imported here: it takes half a second that the default job has no use for.
     from experiments.data.celeba_builder import load_celeba
 
     if config.data_dir is not None and not config.data_dir.is_dir():
         raise ExperimentError(f"--data-dir: no such folder {config.data_dir}")
-    return load_celeba(config.cache_dir / "datasets", config.data_dir)
+    most = None if config.feed == "memory" else STATISTICS_SAMPLE
+    return load_celeba(config.cache_dir / "datasets", config.data_dir, most_train=most)
+
+
+def fed(problem: Problem, config: CelebaConfig) -> Problem:
+    """The problem, with a stream in place of the sample of the training part that `load` gave."""
+    if config.feed == "memory":
+        return problem
+    from experiments.data.celeba_builder import stream_celeba
+
+    return problem.training_on(stream_celeba(config.cache_dir / "datasets", config.workers))
 
 
 def main(config: CelebaConfig) -> None:
     """Train what the configuration names and print its table."""
     use_compilation_cache(config)
     data = leader_first(load, config)
-    problem = attribute_problem(data, SMALL if config.dataset == "synthetic" else ResNetSize())
+    size = SMALL if config.dataset == "synthetic" else ResNetSize()
+    problem = fed(attribute_problem(data, size), config)
     paper = PAPER if config.dataset == "celeba" else {}
     facts = {"shown": "error", "easy": list(data.easy), "paper": paper}
     run_and_report(problem, config, "celeba", facts)

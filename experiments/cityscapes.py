@@ -8,14 +8,14 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from experiments.config import UNSET, TrainingConfig, hint, one_at_a_time, run_main
+from experiments.config import UNSET, FeedConfig, hint, one_at_a_time, run_main
 from experiments.data.cityscapes import SceneData
 from experiments.data.street_scenes import load_street_scenes
 from experiments.errors import ExperimentError
 from experiments.experiment import run_and_report, use_compilation_cache
 from experiments.models.dilated import SMALL, DilatedSize, dilated_resnet
 from experiments.models.pretrained import load_pretrained
-from experiments.models.scenes import scene_problem
+from experiments.models.scenes import STATISTICS_SAMPLE, scene_problem
 from experiments.parallel import leader_first
 from experiments.problem import Problem
 
@@ -30,7 +30,7 @@ PAPER = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CityscapesConfig(TrainingConfig):
+class CityscapesConfig(FeedConfig):
     """Train on street scenes: class, offset to the instance's centre, disparity of a pixel.
 
     Prints a table of test scores and writes config.json, metrics.jsonl, results.json,
@@ -82,6 +82,8 @@ def load(config: CityscapesConfig) -> SceneData:
     if config.dataset == "synthetic":
         if config.data_dir is not None:
             raise ExperimentError("--data-dir: --dataset synthetic is rendered, it has no files")
+        if config.feed != "memory":
+            raise ExperimentError("--feed: --dataset synthetic is rendered, it is in memory")
         return load_street_scenes()
     # Imported here: it takes half a second that the default job has no use for.
     from experiments.data.cityscapes_builder import load_cityscapes
@@ -90,7 +92,17 @@ def load(config: CityscapesConfig) -> SceneData:
         raise ExperimentError("--data-dir: --dataset cityscapes needs the folder of its files")
     if not config.data_dir.is_dir():
         raise ExperimentError(f"--data-dir: no such folder {config.data_dir}")
-    return load_cityscapes(config.cache_dir / "datasets", config.data_dir)
+    most = None if config.feed == "memory" else STATISTICS_SAMPLE
+    return load_cityscapes(config.cache_dir / "datasets", config.data_dir, most_train=most)
+
+
+def fed(problem: Problem, config: CityscapesConfig) -> Problem:
+    """The problem, with a stream in place of the sample of the training part that `load` gave."""
+    if config.feed == "memory":
+        return problem
+    from experiments.data.cityscapes_builder import stream_cityscapes
+
+    return problem.training_on(stream_cityscapes(config.cache_dir / "datasets", config.workers))
 
 
 def make_problem(data: SceneData, config: CityscapesConfig) -> Problem:
@@ -110,7 +122,7 @@ def make_problem(data: SceneData, config: CityscapesConfig) -> Problem:
 def main(config: CityscapesConfig) -> None:
     """Train what the configuration names and print its table."""
     use_compilation_cache(config)
-    problem = make_problem(leader_first(load, config), config)
+    problem = fed(make_problem(leader_first(load, config), config), config)
     facts = {"shown": "mean IoU and L1", "paper": PAPER if config.dataset == "cityscapes" else {}}
     run_and_report(problem, config, "cityscapes", facts)
 

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config import UNSET, TrainingConfig
+from experiments import celeba
+from experiments.config import UNSET, TrainingConfig, run_main
+from experiments.data.celeba_builder import load_celeba, stream_celeba
+from experiments.data.cityscapes_builder import load_cityscapes, stream_cityscapes
 from experiments.data.stream import Stream
 from experiments.errors import ExperimentError
 from experiments.experiment import run_experiment
@@ -19,6 +22,7 @@ from experiments.feed import StreamFeed
 from experiments.parallel import Devices
 from experiments.run_folder import METRICS, RESULTS, TIMINGS, read_lines
 from experiments.step_inputs import plan_epoch
+from tests.experiments.official_scenes import write_celeba, write_cityscapes
 from tests.experiments.test_experiment import interrupt_after
 from tests.experiments.test_training import make_run, make_trainer
 from tests.experiments.tiny_problem import tiny_problem
@@ -188,3 +192,58 @@ def test_a_transfer_that_nobody_asked_for_fails(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(StreamFeed, "take", careless)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         run(tmp_path, stream=True, methods="uniform")
+
+
+def in_order(split: Any, stream: Stream) -> Any:
+    """The stream's examples stacked in the order of the split, matched by their images."""
+    batches = stream.batches(len(stream), 0)
+    try:
+        got = jax.tree.map(np.array, next(batches))
+    finally:
+        batches.close()
+    known = [image.tobytes() for image in split.images]
+    order = np.argsort([known.index(image.tobytes()) for image in got.images])
+    return jax.tree.map(lambda a: a[order], got)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_official_faces_stream_as_they_load(tmp_path: Path, workers: int):
+    write_celeba(tmp_path / "files", (5, 2, 2))
+    data = load_celeba(tmp_path / "cache", tmp_path / "files")
+    got = in_order(data.train, stream_celeba(tmp_path / "cache", workers))
+    jax.tree.map(np.testing.assert_array_equal, got, data.train)
+    assert jax.tree.map(lambda a: a.dtype, got) == jax.tree.map(lambda a: a.dtype, data.train)
+    sample = load_celeba(tmp_path / "cache", most_train=3)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:3]), sample.train, data.train)
+    jax.tree.map(np.testing.assert_array_equal, sample.test, data.test)
+
+
+def test_official_scenes_stream_with_their_targets(tmp_path: Path):
+    write_cityscapes(tmp_path / "files")
+    data = load_cityscapes(tmp_path / "cache", tmp_path / "files")
+    stream = stream_cityscapes(tmp_path / "cache", 0)
+    got = in_order(data.train, stream)
+    jax.tree.map(np.testing.assert_array_equal, got, data.train)
+    like = stream.shapes(1, len(stream))
+    want = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape), a.dtype), data.train)
+    assert like == want
+    sample = load_cityscapes(tmp_path / "cache", tmp_path / "files", most_train=2)
+    assert len(sample.train.images) == 2 and len(sample.test.images) == len(data.test.images)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--feed grain", "--feed: --dataset synthetic is rendered"),
+        ("--feed grain --workers -1", "--workers: expected 0 or more, got -1"),
+        ("--workers 2", "--workers: expected 0 without --feed grain, got 2"),
+    ],
+)
+def test_feeds_that_make_no_sense_are_one_line(
+    options: str, message: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as info:
+        run_main(celeba.load, celeba.CelebaConfig, "celeba", options.split())
+    assert info.value.code == 1
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
