@@ -11,16 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import downloader
 
 from experiments.data import celeba
 from experiments.data.celeba import Attributed, AttributeData
+from experiments.data.downloads import give_up_soon
 from experiments.data.files import DataError, sha256
 from experiments.data.images import read_image, resize
 from experiments.data.stream import Stream
-
-# Without a network the default of ten retries waits 200 seconds before it says so.
-downloader.MAX_RETRIES = 3
 
 
 class Remote(NamedTuple):
@@ -118,6 +115,7 @@ def load_celeba(
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    give_up_soon()
     builder.download_and_prepare(download_dir=str(cache_dir / "downloads"), download_config=config)
     most = {"train": most_train}
     splits = {

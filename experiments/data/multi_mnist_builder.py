@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from experiments.data import multi_mnist
+from experiments.data.downloads import give_up_soon
 from experiments.data.files import DataError, check_file, read_idx
 from experiments.data.multi_mnist import Dataset, Split
-
-# Without a network the default of ten retries waits 200 seconds before it says so.
-downloader.MAX_RETRIES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +130,7 @@ def load_multi_mnist(pairing: str, cache_dir: Path, manual_dir: Path | None = No
     builder: Any = MultiMnist(config=pairing, data_dir=str(cache_dir), file_format="array_record")
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    give_up_soon()
     builder.download_and_prepare(download_dir=str(cache_dir / "downloads"), download_config=config)
     splits = {name: _as_arrays(builder.as_data_source(name)) for name in builder.info.splits}
     return Dataset(**splits, mean=multi_mnist.MEAN, std=multi_mnist.STD)

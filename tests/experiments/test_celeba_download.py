@@ -120,7 +120,10 @@ def test_a_drive_page_without_a_link_is_refused(
 
 
 def test_without_a_network_it_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ):
     for name, remote in FILES.items():
         monkeypatch.setitem(FILES, name, remote._replace(url=f"http://localhost:9/{name}"))
@@ -131,6 +134,7 @@ def test_without_a_network_it_says_what_to_do(
     assert stop.value.code == 1 and error.count("\n") == 1
     assert error.startswith(f"celeba: http://localhost:9/{PARTITION}: download of {PARTITION}")
     assert "name their folder with --data-dir" in error
+    assert not [r for r in caplog.records if r.name.startswith("urllib3")]  # no line a retry
 
 
 def test_what_is_wrong_with_a_zip_is_one_line(files: Path, tmp_path: Path):
