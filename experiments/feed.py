@@ -53,10 +53,7 @@ class StreamFeed:
     def like(self, steps: int) -> PyTree:
         """The shapes of what `take` returns."""
         shapes = self._stream.shapes(chunk_size(self._reads, steps), self._batch_size)
-        place = self._devices.replicated
-        return jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes
-        )
+        return jax.tree.map(lambda a: a.update(sharding=self._devices.batches), shapes)
 
     def take(self, steps: int) -> PyTree:
         """What the next steps read, on the device: leaves (batches, batch, ...)."""
@@ -66,7 +63,7 @@ class StreamFeed:
             previous, self._previous = self._previous or own[:1], own[-1:]
         independent = [next(o) for _ in range(steps) for o in self._independent]
         chunk = jax.tree.map(lambda *a: np.stack(a), *own, *previous, *independent)
-        return self._devices.replicate(chunk)
+        return self._devices.place(chunk, self._devices.batches)
 
     def close(self) -> None:
         """End the reading, and the processes that do it."""

@@ -73,6 +73,7 @@ class Devices:
 
     Attributes:
       replicated: the sharding of what every device has whole.
+      batches: that of arrays (batches, batch, ...), each batch divided over the devices.
     """
 
     def __init__(self, batch_size: int):
@@ -85,15 +86,20 @@ class Devices:
         mesh = jax.make_mesh((self._count,), ("batch",), axis_types=(AxisType.Auto,))
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self._divided = NamedSharding(mesh, PartitionSpec("batch"))
+        self.batches = NamedSharding(mesh, PartitionSpec(None, "batch"))
 
     def replicate(self, tree: PyTree) -> PyTree:
         """The tree's arrays, the same in every process, on every device."""
+        return self.place(tree, self.replicated)
+
+    def place(self, tree: PyTree, sharding: NamedSharding) -> PyTree:
+        """The tree's arrays, the same in every process, divided over the devices."""
         if jax.process_count() == 1:
-            return jax.device_put(tree, self.replicated)
+            return jax.device_put(tree, sharding)
 
         def spread(array: Any) -> jax.Array:
             host = np.asarray(array)
-            return jax.make_array_from_callback(host.shape, self.replicated, host.__getitem__)
+            return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
 
         return jax.tree.map(spread, tree)
 
