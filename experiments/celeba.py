@@ -8,7 +8,14 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from experiments.config import UNSET, FeedConfig, hint, one_at_a_time, run_main
+from experiments.config import (
+    UNSET,
+    UNSET_RATES,
+    chosen,
+    hint,
+    one_at_a_time,
+    run_main,
+)
 from experiments.data.celeba import AttributeData
 from experiments.data.sprites import load_sprites
 from experiments.errors import ExperimentError
@@ -58,7 +65,7 @@ class CelebaConfig(FeedConfig):
     seeds: int = 1
     epochs: Annotated[int, hint("synthetic 10, else 100")] = UNSET
     batch_size: Annotated[int, hint("synthetic 64, else 256")] = UNSET
-    learning_rate: Annotated[tuple[float, ...], hint("synthetic 2e-3, else 5e-4")] = ()
+    learning_rate: Annotated[tuple[float, ...], hint("synthetic 2e-3, else 5e-4")] = UNSET_RATES
     optimizer: Literal["sgd", "adam"] = "adam"
     runs_at_once: Annotated[int, hint("all; on a CPU 1")] = UNSET
 
@@ -67,9 +74,9 @@ class CelebaConfig(FeedConfig):
         synthetic = self.dataset == "synthetic"
         return dataclasses.replace(
             self,
-            epochs=(10 if synthetic else 100) if self.epochs == UNSET else self.epochs,
-            batch_size=(64 if synthetic else 256) if self.batch_size == UNSET else self.batch_size,
-            learning_rate=self.learning_rate or ((2e-3,) if synthetic else (5e-4,)),
+            epochs=chosen(self.epochs, 10 if synthetic else 100),
+            batch_size=chosen(self.batch_size, 64 if synthetic else 256),
+            learning_rate=chosen(self.learning_rate, (2e-3,) if synthetic else (5e-4,)),
             runs_at_once=one_at_a_time(self.runs_at_once),
             name=self.name or f"celeba-{self.dataset}",
         )

@@ -8,7 +8,14 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from experiments.config import UNSET, FeedConfig, hint, one_at_a_time, run_main
+from experiments.config import (
+    UNSET,
+    UNSET_RATES,
+    chosen,
+    hint,
+    one_at_a_time,
+    run_main,
+)
 from experiments.data.cityscapes import SceneData
 from experiments.data.street_scenes import load_street_scenes
 from experiments.errors import ExperimentError
@@ -61,7 +68,7 @@ class CityscapesConfig(FeedConfig):
     seeds: int = 1
     epochs: Annotated[int, hint("synthetic 10, else 250")] = UNSET
     batch_size: int = 8
-    learning_rate: Annotated[tuple[float, ...], hint("synthetic 3e-3, else 5e-4")] = ()
+    learning_rate: Annotated[tuple[float, ...], hint("synthetic 3e-3, else 5e-4")] = UNSET_RATES
     optimizer: Literal["sgd", "adam"] = "adam"
     runs_at_once: Annotated[int, hint("all; on a CPU 1")] = UNSET
 
@@ -70,8 +77,8 @@ class CityscapesConfig(FeedConfig):
         synthetic = self.dataset == "synthetic"
         return dataclasses.replace(
             self,
-            epochs=(10 if synthetic else 250) if self.epochs == UNSET else self.epochs,
-            learning_rate=self.learning_rate or ((3e-3,) if synthetic else (5e-4,)),
+            epochs=chosen(self.epochs, 10 if synthetic else 250),
+            learning_rate=chosen(self.learning_rate, (3e-3,) if synthetic else (5e-4,)),
             runs_at_once=one_at_a_time(self.runs_at_once),
             name=self.name or f"cityscapes-{self.dataset}",
         )

@@ -18,6 +18,7 @@ from experiments.parallel import join_processes
 from experiments.tensorboard import summary_writer
 
 UNSET = -1  # of a number whose default depends on the data set
+UNSET_RATES = (float(UNSET),)
 
 
 def hint(text: str, metavar: str | None = None) -> Any:
@@ -138,6 +139,14 @@ class FeedConfig(TrainingConfig):
         streams = self.feed == "grain"
         _require(self.workers >= 0, "workers", "0 or more", self.workers)
         _require(streams or not self.workers, "workers", "0 without --feed grain", self.workers)
+
+
+Value = TypeVar("Value")
+
+
+def chosen(value: Value, default: Value) -> Value:
+    """A flag's value, or the default where it was not given."""
+    return default if value in (UNSET, UNSET_RATES) else value
 
 
 def one_at_a_time(runs_at_once: int) -> int:

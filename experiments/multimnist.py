@@ -8,7 +8,15 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from experiments.config import UNSET, TrainingConfig, hint, one_at_a_time, run_main
+from experiments.config import (
+    UNSET,
+    UNSET_RATES,
+    TrainingConfig,
+    chosen,
+    hint,
+    one_at_a_time,
+    run_main,
+)
 from experiments.data.digits import load_digits
 from experiments.data.multi_mnist import Dataset
 from experiments.errors import ExperimentError
@@ -43,6 +51,8 @@ class MultiMnistConfig(TrainingConfig):
         a folder fashion of them.
       epochs: Passes over the training part.
       batch_size: Examples a step.
+      learning_rate: One or several; of several, each method is reported with the one that is
+        best on validation.
       runs_at_once: How many of a method's runs (seeds, learning rates, weight vectors) one step
         trains side by side; fewer take less memory.
     """
@@ -51,6 +61,9 @@ class MultiMnistConfig(TrainingConfig):
     data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
     epochs: Annotated[int, hint("digits 15, else 100")] = UNSET
     batch_size: Annotated[int, hint("digits 64, else 256")] = UNSET
+    learning_rate: Annotated[tuple[float, ...], hint("digits 0.05, else 0.02 0.05 0.1")] = (
+        UNSET_RATES
+    )
     runs_at_once: Annotated[int, hint("all; on a CPU 1 but for digits")] = UNSET
 
     def resolved(self) -> Self:
@@ -58,8 +71,9 @@ class MultiMnistConfig(TrainingConfig):
         digits = self.dataset == "digits"
         return dataclasses.replace(
             self,
-            epochs=(15 if digits else 100) if self.epochs == UNSET else self.epochs,
-            batch_size=(64 if digits else 256) if self.batch_size == UNSET else self.batch_size,
+            epochs=chosen(self.epochs, 15 if digits else 100),
+            batch_size=chosen(self.batch_size, 64 if digits else 256),
+            learning_rate=chosen(self.learning_rate, (0.05,) if digits else (0.02, 0.05, 0.1)),
             runs_at_once=self.runs_at_once if digits else one_at_a_time(self.runs_at_once),
             name=self.name or f"multimnist-{self.dataset}",
         )
