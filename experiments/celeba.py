@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from experiments.config import (
     UNSET,
     UNSET_RATES,
+    FeedConfig,
     chosen,
     hint,
     one_at_a_time,
