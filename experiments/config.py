@@ -70,7 +70,7 @@ class TrainingConfig:
         options continues where it stopped, and one with other options is refused.
     """
 
-    methods: str = "single,uniform,mgda,mgda_ub"
+    methods: str = "single,uniform,uniform(reduction=mean),mgda,mgda_ub"
     seeds: int = 3
     epochs: int = UNSET
     batch_size: int = UNSET
