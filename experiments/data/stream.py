@@ -5,6 +5,9 @@ before it, so that a resumed run needs no state but the number of its next step.
 """
 
 import dataclasses
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -72,7 +75,8 @@ class Stream:
         read = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BUFFERED)
         batches = steps.to_iter_dataset(read)
         if self.workers:
-            batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
+            options = grain.MultiprocessingOptions(num_workers=self.workers)
+            batches = batches.mp_prefetch(options, _end_with_parent)
         return iter(batches)
 
     def shapes(self, batches: int, batch_size: int) -> PyTree:
@@ -85,3 +89,15 @@ class Stream:
             return jax.ShapeDtypeStruct((batches, batch_size, *array.shape), dtype)
 
         return jax.tree.map(shape, example)
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+    """In a worker process: a parent that is killed cannot end it, and it would wait for ever."""
+    parent = multiprocessing.parent_process()
+
+    def end() -> None:
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
