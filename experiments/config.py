@@ -102,9 +102,9 @@ class TrainingConfig:
         for flag in ("seeds", "epochs", "batch_size", "grid", "log_points"):
             _require(getattr(self, flag) >= 1, flag, "at least 1", getattr(self, flag))
         _require(len(self.learning_rate) > 0, "learning_rate", "one or more", "none")
-        _require(self.runs_at_once != 0, "runs_at_once", "at least 1", self.runs_at_once)
-        count = self.steps_per_dispatch
-        _require(count == UNSET or count >= 1, "steps_per_dispatch", "at least 1", count)
+        for flag in ("runs_at_once", "steps_per_dispatch"):
+            count = getattr(self, flag)
+            _require(count == UNSET or count >= 1, flag, "at least 1", count)
         for rate in self.learning_rate:
             _require(0 < rate < math.inf, "learning_rate", "positive numbers", rate)
         _require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from tqdm import tqdm
@@ -19,10 +18,10 @@ from experiments.config import UNSET, TrainingConfig
 from experiments.data.stream import Stream
 from experiments.errors import ExperimentError
 from experiments.feed import Feed, MemoryFeed, StreamFeed
-from experiments.methods import Method
 from experiments.parallel import Devices, leads
 from experiments.problem import num_examples
-from experiments.run_folder import RESULTS, TIMINGS, RunFolder, read_json
+from experiments.run_folder import TIMINGS, RunFolder
+from experiments.run_plan import REPORTED, planned_runs, results, stacked_runs, title
 from experiments.training import Run, Trainer
 
 PyTree = Any
@@ -56,13 +55,8 @@ class MethodRun:
     ):
         self.trainer, self.config, self.folder, self.bar = trainer, config, folder, bar
         self.devices, self.problem, self.method = devices, trainer.problem, trainer.method
-        self.labels = [
-            {"method": self.method.spec, "variant": v.name, "learning_rate": rate, "seed": seed}
-            for v in self.method.variants
-            for rate in self._rates(v.name)
-            for seed in range(config.seeds)
-        ]
-        self.runs = devices.replicate(_stack_runs(self.method, self.labels))
+        self.labels = planned_runs(self.method, config)
+        self.runs = devices.replicate(stacked_runs(self.method, self.labels))
         # It runs once: optimised code would cost seconds to compile and save none.
         options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
         self._init = jax.jit(
@@ -83,21 +77,6 @@ class MethodRun:
             donate_argnums=0,
             out_shardings=devices.replicated,
         )
-
-    def _rates(self, variant: str) -> tuple[float, ...]:
-        if self.config.tuned_by is None:
-            return self.config.learning_rate
-        found = read_json(self.config.tuned_by / RESULTS)
-        if self.method.spec not in found:
-            raise ExperimentError(
-                f"--tuned-by: {self.config.tuned_by} has no finished {self.method.spec}"
-            )
-        selected = found[self.method.spec]["selected"]
-        if variant not in selected:
-            raise ExperimentError(
-                f"--tuned-by: {self.config.tuned_by} has no {self.method.spec} {variant}"
-            )
-        return (selected[variant],)
 
     def _train_steps(
         self,
@@ -151,7 +130,9 @@ class MethodRun:
                     checkpoints.save(epoch + 1, state, score, last=epoch + 1 == config.epochs)
                     self.bar.set_postfix_str(f"validation {score:.2f}", refresh=False)
                     self.bar.update()
-            return self._results(state)
+            parts = {part: self.evaluate(state.best_params, part) for part in REPORTED}
+            outcome = results(method, self.labels, jax.device_get(state), parts)
+            return {**outcome, "steps_per_epoch": self.trainer.steps_per_epoch}
 
     def _feed(self, epoch: int) -> Any:
         """What trains from an epoch on, closed at the end."""
@@ -213,7 +194,7 @@ class MethodRun:
         failed, names = steps >= 0, (*map("the loss of task '{}'".format, self.problem.tasks),)
         for i in np.flatnonzero(failed & ~failed_before):
             what = (*names, "a gradient")[tasks[i]]
-            line = f"{_title(self.labels[i])}: {what} is not finite at step {steps[i]}"
+            line = f"{title(self.labels[i])}: {what} is not finite at step {steps[i]}"
             if failed.all():
                 raise ExperimentError(
                     f"{line}; no run of this method is left, its last good checkpoint stays"
@@ -245,62 +226,7 @@ class MethodRun:
         shared = {"method": self.method.spec, "epoch": epoch, "runs": len(self.labels)}
         self.folder.log([{**shared, **seconds}], TIMINGS)
 
-    def _results(self, state: PyTree) -> dict[str, Any]:
-        validation = self.evaluate(state.best_params, "validation")
-        test = self.evaluate(state.best_params, "test")
-        state = jax.device_get(state)
-        failed = state.failed_step >= 0
-        runs = [
-            {
-                **label,
-                "best_epoch": int(state.best_epoch[r]),
-                "score": float(state.best_score[r]),
-                "failed_step": int(state.failed_step[r]) if failed[r] else None,
-                "validation": {key: value[r].tolist() for key, value in validation.items()},
-            }
-            for r, label in enumerate(self.labels)
-        ]
-        selected = {}
-        for variant in self.method.variants:
-            mine = [run for run in runs if run["variant"] == variant.name]
-            selected[variant.name] = _best_learning_rate(mine)
-        for r, run in enumerate(runs):  # the test part is looked at for what is reported only
-            if run["learning_rate"] == selected[run["variant"]] and not failed[r]:
-                run["test"] = {key: value[r].tolist() for key, value in test.items()}
-        scored = {v.name: np.flatnonzero(v.scored).tolist() for v in self.method.variants}
-        steps = self.trainer.steps_per_epoch
-        return {"selected": selected, "scored": scored, "steps_per_epoch": steps, "runs": runs}
-
-
-def _best_learning_rate(runs: list[dict[str, Any]]) -> float:
-    """By the mean validation score over seeds; a rate that any seed failed with comes last."""
-    rates = sorted({run["learning_rate"] for run in runs})
-
-    def mean_score(rate: float) -> float:
-        mine = [run for run in runs if run["learning_rate"] == rate]
-        survived = all(run["failed_step"] is None for run in mine)
-        return float(np.mean([run["score"] for run in mine])) if survived else -np.inf
-
-    return max(rates, key=mean_score)
-
-
-def _stack_runs(method: Method, labels: list[dict[str, Any]]) -> Run:
-    variants = {variant.name: variant for variant in method.variants}
-    mine = [variants[label["variant"]] for label in labels]
-    return Run(
-        seed=jnp.array([label["seed"] for label in labels], jnp.uint32),
-        learning_rate=jnp.array([label["learning_rate"] for label in labels], jnp.float32),
-        coefficients=jnp.stack([variant.coefficients for variant in mine]),
-        scored=jnp.stack([variant.scored for variant in mine]),
-    )
-
 
 def _padded(rows: np.ndarray, size: int) -> np.ndarray:
     missing = size - len(rows)
     return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
-
-
-def _title(label: Mapping[str, Any]) -> str:
-    variant = f" {label['variant']}" if label["variant"] else ""
-    rate, seed = label["learning_rate"], label["seed"]
-    return f"{label['method']}{variant}, learning rate {rate:g}, seed {seed}"
