@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 import jax
 import tyro
@@ -115,8 +115,13 @@ class TrainingConfig:
             raise ExperimentError(f"--tuned-by: no such folder {self.tuned_by}")
         if self.tensorboard:
             summary_writer()
-        named = self.name in ("", Path(self.name).name) and self.name != ".."
-        _require(named, "name", "the name of one folder", repr(self.name))
+        check_name(self.name)
+
+
+def check_name(name: str) -> None:
+    """Raise ExperimentError where --name is not the name of one folder."""
+    named = name in ("", Path(name).name) and name != ".."
+    _require(named, "name", "the name of one folder", repr(name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +159,15 @@ def one_at_a_time(runs_at_once: int) -> int:
     return 1 if runs_at_once == UNSET and jax.default_backend() == "cpu" else runs_at_once
 
 
-Config = TypeVar("Config", bound=TrainingConfig)
+class Options(Protocol):
+    """What `run_main` asks of a configuration."""
+
+    def resolved(self) -> Self: ...
+
+    def check(self) -> None: ...
+
+
+Config = TypeVar("Config", bound=Options)
 
 # What a resumed run may change: where things lie and how often they are saved.
 NOT_IDENTITY = (
@@ -208,13 +221,13 @@ def run_main(
 
     Args:
       main: takes the parsed and checked configuration.
-      config_type: a `TrainingConfig`.
+      config_type: a dataclass such as `TrainingConfig`.
       prog: the program's name.
       args: the arguments, by default `sys.argv[1:]`.
     """
     try:
         config = parse(config_type, prog, args)
-        if config.distributed:
+        if isinstance(config, TrainingConfig) and config.distributed:
             join_processes()
         config = config.resolved()
         config.check()
