@@ -57,7 +57,11 @@ def method_style(report: "Report") -> dict[str, dict[str, str]]:
     """One colour and marker a method, the same in every figure."""
     methods = [method for method in report.results if method != "grid"]
     return {
-        method: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+        # The markers go on by one with every round of the colours: no two methods look the same.
+        method: {
+            "color": COLORS[i % len(COLORS)],
+            "marker": MARKERS[(i + i // len(COLORS)) % len(MARKERS)],
+        }
         for i, method in enumerate(methods)
     }
 
@@ -94,7 +98,8 @@ def accuracy_profile(report: "Report", plt: Any) -> Any:
     axes.set(xlabel=f"{first} {label}", ylabel=f"{second} {label}")
     axes.set_title(f"Test {report.score} of both tasks (top right is better)")
     if crowd:
-        figure.legend(loc="outside right upper", ncols=2, fontsize=7)
+        columns = 1 if len(report.results) <= 24 else 2
+        figure.legend(loc="outside right upper", ncols=columns, fontsize=7)
     else:
         axes.legend(loc="best")
     low, high = (edge(np.concatenate(shown), axis=0) for edge in (np.nanmin, np.nanmax))
