@@ -17,6 +17,10 @@ from mgda_jax.min_norm.symmetric import factor
 # interior-point steps and as many face steps from where those got to, in turn.
 _FIRST = 8
 _PHASE = 4
+# λ in units of eps, and what it may grow to (or to T) while turns settle nothing: on a
+# nearly singular face the rounding of the factorisation then outweighs λ.
+_REGULARIZATION = 8
+_LARGEST = 32
 
 
 class QPSolution(NamedTuple):
@@ -56,10 +60,10 @@ def nonnegative_qp(
     masked Cholesky solve each) are exact once the face is right. Where they go
     astray Mehrotra's predictor–corrector interior point finds a better face, and
     the two take turns until the residual is of rounding size. λ, relative to the
-    unit diagonal, is what rounding does to C anyway; it grows eightfold whenever
-    C + λI turns out indefinite. It makes the minimiser unique and finite when C
-    is singular: up to O(λ) the shortest minimiser of the problem itself, whose Cx
-    is unique in any case.
+    unit diagonal, is what rounding does to C anyway; it doubles whenever C + λI turns
+    out indefinite, and up to max(32, T) eps each time that a turn has settled nothing.
+    It makes the minimiser unique and finite when C is singular: up to O(λ) the
+    shortest minimiser of the problem itself, whose Cx is unique in any case.
 
     Args:
       matrix: C, (T, T) positive semidefinite up to rounding, unit diagonal.
@@ -70,7 +74,7 @@ def nonnegative_qp(
     Returns:
       QPSolution. NaN or Inf in, NaN out.
     """
-    tolerance = 8 * jnp.finfo(linear.dtype).eps
+    tolerance = _REGULARIZATION * jnp.finfo(linear.dtype).eps
     images = jax.vmap(matvec, in_axes=(None, 0))
     primal = jnp.ones_like(linear)
     slack = jnp.maximum(images(matrix, primal) + linear, 0.1)
@@ -86,7 +90,7 @@ def nonnegative_qp(
         steps=jnp.zeros(problems, jnp.int32),
         done=~finite,
     )
-    step = jax.vmap(_step, in_axes=(None, 0, 0, None, None))
+    step = jax.vmap(_step, in_axes=(None, 0, 0, None, None, None))
 
     # Above what the problem families of the tests need in float64; in float32 the worst
     # conditioned of them gain nothing after it.
@@ -94,8 +98,10 @@ def nonnegative_qp(
 
     def body(carry):
         count, iterate = carry
-        on_face = (count < _FIRST) | ((count - _FIRST) % (2 * _PHASE) >= _PHASE)
-        return count + 1, step(matrix, linear, iterate, on_face, tolerance)
+        turn, place = jnp.divmod(count - _FIRST, 2 * _PHASE)
+        on_face = (turn < 0) | (place >= _PHASE)
+        grow = (turn > 0) & (place == 0)
+        return count + 1, step(matrix, linear, iterate, on_face, grow, tolerance)
 
     def unfinished(carry):
         count, iterate = carry
@@ -106,7 +112,7 @@ def nonnegative_qp(
     return QPSolution(end.x, residual, end.regularization, end.steps)
 
 
-def _step(matrix, linear, old, on_face, tolerance):
+def _step(matrix, linear, old, on_face, grow, tolerance):
     """One step of one problem; a finished problem keeps its answer.
 
     Face and interior steps share their two solves. As two branches they would both
@@ -114,6 +120,9 @@ def _step(matrix, linear, old, on_face, tolerance):
     runtime of jaxlib 0.10.2 then waits for ever.
     """
     zero = jnp.zeros_like(linear)
+    largest = max(_LARGEST, len(linear)) / _REGULARIZATION * tolerance
+    grow = grow & ~old.done & (2 * old.regularization <= largest)
+    old = old._replace(regularization=jnp.where(grow, 2 * old.regularization, old.regularization))
 
     def gradient(x):
         return matvec(matrix, x) + old.regularization * x + linear
@@ -148,7 +157,7 @@ def _step(matrix, linear, old, on_face, tolerance):
         face=jnp.where(failed, old.face, face),
         x=jnp.where(better, x, old.x),
         residual=best,
-        regularization=jnp.where(failed, 8 * old.regularization, old.regularization),
+        regularization=jnp.where(failed, 2 * old.regularization, old.regularization),
         steps=old.steps + 1,
         done=on_face & (best <= tolerance),
     )

@@ -179,6 +179,16 @@ FAMILIES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 }
 
 
+def disturb(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The rows in another order, each entry moved by at most its last bit in float32.
+
+    What rounding does on another processor, without one: an answer that holds for
+    every draw does not rest on the order of one machine's additions.
+    """
+    moved = rows * (1 + np.finfo(np.float32).eps * rng.integers(-1, 2, rows.shape))
+    return moved[rng.permutation(len(rows))].astype(np.float32).astype(np.float64)
+
+
 class Errors(NamedTuple):
     """Errors of one answer, all scale free, measured on the rows in float64.
 
