@@ -121,14 +121,31 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 def check_num_tasks(num_tasks: Any, who: str) -> int:
     """T as a Python int ≥ 1, or a ValueError that says why not."""
-    if isinstance(num_tasks, (jax.Array, Tracer)):
-        raise ValueError(
-            f"{who}: num_tasks must be a static int, got an array; "
-            "under optax.inject_hyperparams list it in static_args={'num_tasks'}"
-        )
-    if isinstance(num_tasks, bool) or not isinstance(num_tasks, (int, np.integer)) or num_tasks < 1:
-        raise ValueError(f"{who}: num_tasks must be an int >= 1, got {num_tasks!r}")
-    return int(num_tasks)
+    return check_int(num_tasks, lambda n: n >= 1, f"{who}: num_tasks must be an int >= 1")
+
+
+def check_int(
+    value: Any, condition: Callable[[int], bool], message: str, *, traced: bool = False
+) -> Any:
+    """A static int hyperparameter as a Python int, or ValueError(message, got value).
+
+    A bool is no int, nor is a float with an integer value. Arrays are refused, because
+    shapes and loop bounds hang on the value; with traced, scalar integer arrays pass too,
+    unchanged, and a traced one without asking the condition.
+    """
+    if isinstance(value, (jax.Array, Tracer)):
+        if not traced:
+            raise ValueError(
+                f"{message}: expected a static int, got an array; under "
+                "optax.inject_hyperparams list it in static_args"
+            )
+        fits = value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
+        if fits and (isinstance(value, Tracer) or condition(int(value))):
+            return value
+    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        if condition(int(value)):
+            return int(value)
+    raise ValueError(f"{message}, got {value!r}")
 
 
 def check_hyperparameter(value: Any, condition: Callable[[Any], bool], message: str) -> None:

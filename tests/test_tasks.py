@@ -8,6 +8,7 @@ import pytest
 from mgda_jax import partition
 from mgda_jax.tasks import (
     check_hyperparameter,
+    check_int,
     check_num_tasks,
     cotangent,
     stack_losses,
@@ -76,6 +77,32 @@ def test_traced_hyperparameters_pass():
         return c
 
     assert jax.jit(f)(-1.0) == -1.0
+
+
+def at_least_two(value, **options):
+    return check_int(value, lambda n: n >= 2, "f: n must be an int >= 2", **options)
+
+
+@pytest.mark.parametrize("value", [True, 2.0, 2.5, float("nan"), "2", None, [2], 1, np.bool_(1)])
+def test_only_an_int_is_an_int(value):
+    for traced in (False, True):
+        with pytest.raises(ValueError, match="f: n must be an int >= 2, got"):
+            at_least_two(value, traced=traced)
+
+
+def test_a_static_int_is_a_python_int_and_no_array():
+    assert type(at_least_two(np.int64(3))) is int
+    with pytest.raises(ValueError, match="n must be an int >= 2: expected a static int.*static_ar"):
+        at_least_two(jnp.array(3))
+
+
+def test_a_traced_int_passes_where_it_may():
+    assert at_least_two(jnp.array(3), traced=True) == 3
+    assert jax.jit(lambda n: at_least_two(n, traced=True))(1) == 1
+    with pytest.raises(ValueError, match="n must be an int >= 2, got"):
+        jax.jit(lambda n: at_least_two(n, traced=True))(1.0)
+    with pytest.raises(ValueError, match="n must be an int >= 2, got"):
+        at_least_two(jnp.array(1), traced=True)
 
 
 TREE = {"encoder": {"kernel": 1.0, "bias": 2.0}, "heads": {"a": 3.0, "b": 4.0}}
