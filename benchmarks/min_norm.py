@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgda_jax.gramian import gramian
-from mgda_jax.min_norm import min_norm_point
+from mgda_jax.solvers.min_norm import min_norm_point
 from tests.problems import FAMILIES, Errors, errors, make, reference
 
 SPEED_TASKS = (2, 3, 10, 40, 100)

@@ -6,8 +6,8 @@ from mgda_jax.diagnostics import Diagnostics, diagnostics
 from mgda_jax.gradients import masked_mean, task_gradients
 from mgda_jax.gramian import Gramian, gramian, weighted_sum
 from mgda_jax.heads import check_decode, per_task_decode
-from mgda_jax.min_norm import MinNormSolution, min_norm_point
 from mgda_jax.oracle import multitask_value_and_grad
+from mgda_jax.solvers.min_norm import MinNormSolution, min_norm_point
 from mgda_jax.weighting.base import RowRule, Weighting
 
 __version__ = "0.1.0"

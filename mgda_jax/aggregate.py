@@ -10,8 +10,8 @@ from mgda_jax import partition
 from mgda_jax.gramian import Gramian, as_gramian, check_rows, weighted_sum
 from mgda_jax.gramian import gramian as form_gramian
 from mgda_jax.tasks import check_num_tasks, path_name, stack_losses, task_mask
+from mgda_jax.weighting._min_norm import min_norm
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
-from mgda_jax.weighting.mgda import min_norm
 
 PyTree = Any
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from mgda_jax.box_qp import nonnegative_qp
+from mgda_jax.solvers.box_qp import nonnegative_qp
 from tests.problems import FAMILIES, disturb, make
 from tests.weighting.solving import unit
 

@@ -1,27 +1,50 @@
-"""The rules: each a factory that returns a `Weighting` or a `RowRule`."""
+"""The rules: each a factory that returns a `Weighting` or a `RowRule`, in a file of its name."""
 
-from mgda_jax.weighting.aligned import aligned_mtl
-from mgda_jax.weighting.cagrad import cagrad
-from mgda_jax.weighting.cross import cross_gramian, modo, sdmgrad
-from mgda_jax.weighting.equal import config, imtl, imtl_g
-from mgda_jax.weighting.go4align import go4align
-from mgda_jax.weighting.gradnorm import gradnorm, ntkmtl
-from mgda_jax.weighting.loss_history import dwa, famo
-from mgda_jax.weighting.loss_learned import imtl_l, uncertainty
-from mgda_jax.weighting.loss_scale import gls, scale_invariant, stch
-from mgda_jax.weighting.mgda import MinNormState, min_norm
-from mgda_jax.weighting.nash import fair_grad, nash_mtl
-from mgda_jax.weighting.priority import pcd
-from mgda_jax.weighting.projection import gradvac, pcgrad
-from mgda_jax.weighting.robust import krum
-from mgda_jax.weighting.rows_excess import excess_mtl
-from mgda_jax.weighting.rows_robust import coordinate_median, trimmed_mean
-from mgda_jax.weighting.rows_sign import graddrop, sign_agreement
-from mgda_jax.weighting.rows_tracking import db_mtl, moco
-from mgda_jax.weighting.smoothing import cr_mogm
-from mgda_jax.weighting.static import fixed, uniform
-from mgda_jax.weighting.stochastic import random, rlw
-from mgda_jax.weighting.upgrad import dual_proj, upgrad
+# isort: off
+# Rules of losses: weights from the losses alone, or from nothing.
+from mgda_jax.weighting._uniform import uniform
+from mgda_jax.weighting._fixed import fixed
+from mgda_jax.weighting._rlw import rlw
+from mgda_jax.weighting._random import random
+from mgda_jax.weighting._dwa import dwa
+from mgda_jax.weighting._famo import famo
+from mgda_jax.weighting._gls import gls
+from mgda_jax.weighting._scale_invariant import scale_invariant
+from mgda_jax.weighting._stch import stch
+from mgda_jax.weighting._uncertainty import uncertainty
+from mgda_jax.weighting._go4align import go4align
+from mgda_jax.weighting._imtl import imtl_l
+
+# Rules of the Gramian: weights from inner products of the gradients.
+from mgda_jax.weighting._min_norm import min_norm, MinNormState
+from mgda_jax.weighting._aligned_mtl import aligned_mtl
+from mgda_jax.weighting._cagrad import cagrad
+from mgda_jax.weighting._config import config
+from mgda_jax.weighting._cr_mogm import cr_mogm
+from mgda_jax.weighting._dual_proj import dual_proj
+from mgda_jax.weighting._fair_grad import fair_grad
+from mgda_jax.weighting._gradnorm import gradnorm
+from mgda_jax.weighting._gradvac import gradvac
+from mgda_jax.weighting._imtl import imtl, imtl_g
+from mgda_jax.weighting._krum import krum
+from mgda_jax.weighting._nash_mtl import nash_mtl
+from mgda_jax.weighting._ntkmtl import ntkmtl
+from mgda_jax.weighting._pcd import pcd
+from mgda_jax.weighting._pcgrad import pcgrad
+from mgda_jax.weighting._upgrad import upgrad
+from mgda_jax.weighting.cross import cross_gramian
+from mgda_jax.weighting._modo import modo
+from mgda_jax.weighting._sdmgrad import sdmgrad
+
+# Rules of the rows: directions from the gradients themselves.
+from mgda_jax.weighting._coordinate_median import coordinate_median
+from mgda_jax.weighting._db_mtl import db_mtl
+from mgda_jax.weighting._excess_mtl import excess_mtl
+from mgda_jax.weighting._graddrop import graddrop
+from mgda_jax.weighting._moco import moco
+from mgda_jax.weighting._sign_agreement import sign_agreement
+from mgda_jax.weighting._trimmed_mean import trimmed_mean
+# isort: on
 
 __all__ = [
     "MinNormState",

@@ -118,3 +118,7 @@ def direction_like(rows: PyTree, source: PyTree, weights: jax.Array, mask: jax.A
         return total.astype(row.dtype)
 
     return jax.tree.map(cast, rows, weighted_sum(source, weights, active=mask))
+
+
+def decayed(rate: float | jax.Array, decay: float | jax.Array, step: jax.Array, dtype):
+    return jnp.asarray(rate, dtype) * step.astype(dtype) ** -jnp.asarray(decay, dtype)

@@ -4,11 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from mgda_jax.gramian import Gramian, as_gramian, normalize
-from mgda_jax.tasks import task_vector
 
 PyTree = Any
 
@@ -64,35 +61,6 @@ def active_gramian(
         return normalize(gramian._replace(matrix=matrix))
     matrix = jnp.asarray(gramian)
     return as_gramian(jnp.where(both, matrix, jnp.zeros_like(matrix)))
-
-
-def check_preference(preference: PyTree, rule: str, *, positive: bool = False) -> None:
-    """ValueError unless a concrete preference is finite and ≥ 0 (or > 0), not all zero."""
-    leaves = jax.tree.leaves(preference)
-    if not leaves or any(isinstance(leaf, Tracer) for leaf in leaves):
-        return
-    values = np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves])
-    low = values <= 0 if positive else values < 0
-    if not np.all(np.isfinite(values)) or np.any(low) or not np.any(values):
-        bound = "positive" if positive else "non-negative, not all zero"
-        raise ValueError(f"{rule}: preference must be finite and {bound}, got {preference!r}")
-
-
-def preference_vector(
-    preference: PyTree, unit: UnitGramian, active: jax.Array | None, rule: str
-) -> jax.Array:
-    """The preference as (T,) numbers, ones by default, zero for inactive tasks."""
-    return task_preference(preference, len(unit.norms), unit.norms.dtype, active, rule)
-
-
-def task_preference(
-    preference: PyTree, num_tasks: int, dtype: Any, active: jax.Array | None, rule: str
-) -> jax.Array:
-    """`preference_vector` where there is no `UnitGramian`."""
-    vector = jnp.ones(num_tasks, dtype)
-    if preference is not None:
-        vector = task_vector(preference, num_tasks, f"{rule}: preference", dtype)
-    return vector if active is None else jnp.where(active, vector, jnp.zeros_like(vector))
 
 
 def normalized(vector: jax.Array) -> jax.Array:

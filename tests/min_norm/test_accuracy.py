@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mgda_jax.gramian import gramian
-from mgda_jax.min_norm import MinNormSolution, min_norm_point
+from mgda_jax.solvers.min_norm import MinNormSolution, min_norm_point
 from tests.problems import FAMILIES, Errors, errors, make, reference
 
 TASKS = (2, 3, 5, 10, 40)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mgda_jax.gramian import Gramian, gramian
-from mgda_jax.min_norm import min_norm_point
-from mgda_jax.min_norm.solution import gap, kkt, kkt_backward
+from mgda_jax.solvers.min_norm import min_norm_point
+from mgda_jax.solvers.min_norm.solution import gap, kkt, kkt_backward
 from tests.problems import make, reference
 
 METHODS = ("exact", "frank_wolfe")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mgda_jax.gramian import Gramian
-from mgda_jax.min_norm import min_norm_point
+from mgda_jax.solvers.min_norm import min_norm_point
 from tests.problems import make
 
 TASKS = (2, 3, 8)

@@ -9,8 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 from mgda_jax.gramian import gramian
-from mgda_jax.weighting.cagrad import cagrad
-from mgda_jax.weighting.upgrad import dual_proj
+from mgda_jax.weighting import cagrad, dual_proj
 from tests.problems import make, reference
 from tests.weighting.solving import solve_families, unit
 

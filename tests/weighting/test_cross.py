@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from mgda_jax import aggregate, multitask_value_and_grad, per_task_decode, task_gradients
+from mgda_jax.solvers.simplex import simplex_projection
 from mgda_jax.weighting import cross_gramian, modo, sdmgrad
-from mgda_jax.weighting.simplex import simplex_projection
 
 EPS = float(np.finfo(np.float32).eps)
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from mgda_jax import aggregate, multitask_value_and_grad
-from mgda_jax.weighting.loss_history import famo
+from mgda_jax.weighting import famo
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 BATCHES = jax.random.normal(jax.random.key(0), (4, 8, 3))

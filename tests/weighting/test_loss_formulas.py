@@ -8,11 +8,19 @@ import numpy as np
 import optax
 import pytest
 
-from mgda_jax.weighting.go4align import cluster_means, go4align
-from mgda_jax.weighting.loss_history import dwa, famo
-from mgda_jax.weighting.loss_learned import imtl_l, uncertainty
-from mgda_jax.weighting.loss_scale import gls, scale_invariant, stch
-from mgda_jax.weighting.stochastic import random, rlw
+from mgda_jax.weighting import (
+    dwa,
+    famo,
+    gls,
+    go4align,
+    imtl_l,
+    random,
+    rlw,
+    scale_invariant,
+    stch,
+    uncertainty,
+)
+from mgda_jax.weighting._go4align import cluster_means
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 LOSSES = np.exp(np.random.default_rng(0).normal(size=(12, 3))).astype(np.float32)

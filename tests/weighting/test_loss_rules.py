@@ -10,12 +10,19 @@ import numpy as np
 import optax
 import pytest
 
+from mgda_jax.weighting import (
+    dwa,
+    famo,
+    gls,
+    imtl_l,
+    random,
+    rlw,
+    scale_invariant,
+    stch,
+    uncertainty,
+)
+from mgda_jax.weighting._go4align import go4align
 from mgda_jax.weighting.base import update_weights
-from mgda_jax.weighting.go4align import go4align
-from mgda_jax.weighting.loss_history import dwa, famo
-from mgda_jax.weighting.loss_learned import imtl_l, uncertainty
-from mgda_jax.weighting.loss_scale import gls, scale_invariant, stch
-from mgda_jax.weighting.stochastic import random, rlw
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 STEPS, TASKS = 6, 4

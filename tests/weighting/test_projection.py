@@ -10,7 +10,7 @@ import pytest
 
 from mgda_jax.gramian import gramian
 from mgda_jax.weighting import gradvac, pcgrad
-from mgda_jax.weighting.projection import random_orders
+from mgda_jax.weighting.pairwise import random_orders
 from tests.problems import FAMILIES, make
 
 EPS = {"float32": np.finfo(np.float32).eps, "float64": np.finfo(np.float64).eps}

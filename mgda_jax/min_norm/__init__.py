@@ -1,4 +1,0 @@
-"""The shortest vector in the convex hull of T gradients, from their Gramian."""
-
-from mgda_jax.min_norm.point import min_norm_point as min_norm_point
-from mgda_jax.min_norm.solution import MinNormSolution as MinNormSolution

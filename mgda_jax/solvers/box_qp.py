@@ -1,0 +1,190 @@
+"""Convex quadratic programs over the non-negative orthant, many with one matrix.
+
+The projections of UPGrad and DualProj (v ≥ l is x ≥ 0 with v = l + x) and the
+one-dimensional dual of CAGrad are problems of this form on the Gramian of unit rows.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mgda_jax.solvers.linear_algebra import factor, matvec
+
+# Face steps from the first guess, which most problems need no more of; then this many
+# interior-point steps and as many face steps from where those got to, in turn.
+_FIRST = 8
+_PHASE = 4
+# λ in units of eps, and what it may grow to (or to T) while turns settle nothing: on a
+# nearly singular face the rounding of the factorisation then outweighs λ.
+_REGULARIZATION = 8
+_LARGEST = 32
+
+
+class QPSolution(NamedTuple):
+    """Minimisers of N problems and their certificate.
+
+    Attributes:
+      x: (N, T) ≥ 0.
+      residual: (N,) max_i |min(x_i, (Cx + h)_i)| / (1 + ‖x‖): zero exactly at the
+        minimisers of the problem without regularisation.
+      regularization: (N,) λ, see `nonnegative_qp`.
+      steps: (N,) int32 factorisations until the problem was certified.
+    """
+
+    x: jax.Array
+    residual: jax.Array
+    regularization: jax.Array
+    steps: jax.Array
+
+
+class _Iterate(NamedTuple):
+    y: jax.Array  # primal, > 0
+    z: jax.Array  # dual, > 0
+    face: jax.Array  # bool: where the minimiser is thought to be positive
+    x: jax.Array  # the best answer so far
+    residual: jax.Array  # of x, with the regularisation
+    regularization: jax.Array
+    steps: jax.Array
+    done: jax.Array
+
+
+def nonnegative_qp(
+    matrix: jax.Array, linear: jax.Array, *, face: jax.Array | None = None
+) -> QPSolution:
+    """N problems x_n = argmin over x ≥ 0 of ½ xᵀ(C + λI)x + h_nᵀx with λ = 8 eps.
+
+    Semismooth Newton steps on the face where x_i is thought to be positive (one
+    masked Cholesky solve each) are exact once the face is right. Where they go
+    astray Mehrotra's predictor–corrector interior point finds a better face, and
+    the two take turns until the residual is of rounding size. λ, relative to the
+    unit diagonal, is what rounding does to C anyway; it doubles whenever C + λI turns
+    out indefinite, and up to max(32, T) eps each time that a turn has settled nothing.
+    It makes the minimiser unique and finite when C is singular: up to O(λ) the
+    shortest minimiser of the problem itself, whose Cx is unique in any case.
+
+    Args:
+      matrix: C, (T, T) positive semidefinite up to rounding, unit diagonal.
+      linear: h, (N, T) of order one (larger positive entries do no harm) and
+        bounded below on x ≥ 0, Cx = 0, as h = Ub is when C = UUᵀ.
+      face: (N, T) bool, a first guess where x > 0; by default where h < 0.
+
+    Returns:
+      QPSolution. NaN or Inf in, NaN out.
+    """
+    tolerance = _REGULARIZATION * jnp.finfo(linear.dtype).eps
+    images = jax.vmap(matvec, in_axes=(None, 0))
+    primal = jnp.ones_like(linear)
+    slack = jnp.maximum(images(matrix, primal) + linear, 0.1)
+    problems = linear.shape[:1]
+    finite = jnp.all(jnp.isfinite(matrix)) & jnp.all(jnp.isfinite(linear), axis=1)
+    start = _Iterate(
+        y=primal,
+        z=slack,
+        face=linear < 0 if face is None else face,
+        x=jnp.where(finite[:, None], jnp.zeros_like(linear), jnp.nan),
+        residual=jnp.full(problems, jnp.inf, linear.dtype),
+        regularization=jnp.full(problems, tolerance, linear.dtype),
+        steps=jnp.zeros(problems, jnp.int32),
+        done=~finite,
+    )
+    step = jax.vmap(_step, in_axes=(None, 0, 0, None, None, None))
+
+    # Above what the problem families of the tests need in float64; in float32 the worst
+    # conditioned of them gain nothing after it.
+    max_steps = 48 if jnp.finfo(linear.dtype).bits <= 32 else 96
+
+    def body(carry):
+        count, iterate = carry
+        turn, place = jnp.divmod(count - _FIRST, 2 * _PHASE)
+        on_face = (turn < 0) | (place >= _PHASE)
+        grow = (turn > 0) & (place == 0)
+        return count + 1, step(matrix, linear, iterate, on_face, grow, tolerance)
+
+    def unfinished(carry):
+        count, iterate = carry
+        return (count < max_steps) & ~jnp.all(iterate.done)
+
+    _, end = lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), start))
+    residual = jax.vmap(_natural_residual)(end.x, images(matrix, end.x) + linear)
+    return QPSolution(end.x, residual, end.regularization, end.steps)
+
+
+def _step(matrix, linear, old, on_face, grow, tolerance):
+    """One step of one problem; a finished problem keeps its answer.
+
+    Face and interior steps share their two solves. As two branches they would both
+    run under vmap, and at once: on two cores, with a thousand problems, the CPU
+    runtime of jaxlib 0.10.2 then waits for ever.
+    """
+    zero = jnp.zeros_like(linear)
+    largest = max(_LARGEST, len(linear)) / _REGULARIZATION * tolerance
+    grow = grow & ~old.done & (2 * old.regularization <= largest)
+    old = old._replace(regularization=jnp.where(grow, 2 * old.regularization, old.regularization))
+
+    def gradient(x):
+        return matvec(matrix, x) + old.regularization * x + linear
+
+    # In an interior step every coordinate is free and z/y is the barrier's diagonal.
+    free = old.face | ~on_face
+    diagonal = jnp.where(on_face, (~old.face).astype(linear.dtype), old.z / old.y)
+    masked = jnp.where(free[:, None] & free[None, :], matrix, jnp.zeros_like(matrix))
+    solve = factor(masked + jnp.diag(diagonal + old.regularization))
+    slope = gradient(old.y)
+
+    first = solve(jnp.where(on_face, jnp.where(old.face, -linear, zero), -slope))
+    x = jnp.where(old.face, first, zero)
+    refinement = jnp.where(old.face, -gradient(x), zero)
+    correction = _correction(old.y, old.z, first)
+    second = solve(jnp.where(on_face, refinement, correction - slope))
+    x = x + jnp.where(old.face, second, zero)
+    y, z = _advance(old.y, old.z, second, correction)
+
+    face = jnp.where(on_face, x > jnp.where(old.face, zero, gradient(x)), y > z)
+    x = jnp.where(on_face, jnp.maximum(x, 0), y)
+    residual = _natural_residual(x, gradient(x))
+    # The factorisation of a matrix that is indefinite by rounding is NaN.
+    failed = ~jnp.isfinite(residual)
+    moved = ~failed & ~on_face
+    # A certified face point is exactly zero off its face and beats any interior iterate.
+    better = (residual < old.residual) | (on_face & (residual <= tolerance))
+    best = jnp.where(better, residual, old.residual)
+    new = _Iterate(
+        y=jnp.where(moved, y, old.y),
+        z=jnp.where(moved, z, old.z),
+        face=jnp.where(failed, old.face, face),
+        x=jnp.where(better, x, old.x),
+        residual=best,
+        regularization=jnp.where(failed, 2 * old.regularization, old.regularization),
+        steps=old.steps + 1,
+        done=on_face & (best <= tolerance),
+    )
+    return jax.tree.map(lambda a, b: jnp.where(old.done, a, b), old, new)
+
+
+def _correction(y, z, dy):
+    """Mehrotra's centring and second-order term, after the predictor's dy."""
+    dz = -z - z / y * dy
+    step = jnp.minimum(_length(y, z, dy, dz), 1)
+    gap = jnp.mean(y * z)
+    centering = (jnp.mean((y + step * dy) * (z + step * dz)) / gap) ** 3
+    return (centering * gap - dy * dz) / y
+
+
+def _advance(y, z, dy, correction):
+    """The step towards z = Cy + h, y∘z = 0 that keeps both positive."""
+    dz = correction - z - z / y * dy
+    step = jnp.minimum(0.995 * _length(y, z, dy, dz), 1)
+    floor = jnp.finfo(y.dtype).tiny
+    return jnp.maximum(y + step * dy, floor), jnp.maximum(z + step * dz, floor)
+
+
+def _length(y, z, dy, dz):
+    """The longest step that leaves y and z non-negative."""
+    ratio = jnp.maximum(jnp.max(-dy / y), jnp.max(-dz / z))
+    return 1 / jnp.maximum(ratio, jnp.finfo(y.dtype).tiny)
+
+
+def _natural_residual(x, gradient):
+    return jnp.max(jnp.abs(jnp.minimum(x, gradient))) / (1 + jnp.sqrt(jnp.sum(x * x)))

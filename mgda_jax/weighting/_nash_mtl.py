@@ -1,0 +1,133 @@
+"""Nash-MTL: the direction of the Nash bargaining solution."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.weighting.arguments import check_preference, preference_vector
+from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.fairness import (
+    cast,
+    check_max_norm,
+    clip_norm,
+    finite,
+    row_weights,
+    solve_bargain,
+)
+from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
+
+PyTree = Any
+
+
+class NashState(NamedTuple):
+    """State of `nash_mtl`.
+
+    Attributes:
+      weights: (T,) the last solution, before the norm is clipped.
+      count: () int32, updates so far.
+      residual: () max_t |w_t (Mw + λ·diag(M)w)_t / c_t − 1| at the last solve.
+      regularization: () λ of the last solve, zero where the equation has a solution.
+      steps: () int32 Newton steps of the last solve.
+    """
+
+    weights: jax.Array
+    count: jax.Array
+    residual: jax.Array
+    regularization: jax.Array
+    steps: jax.Array
+
+
+def nash_mtl(
+    *,
+    preference: PyTree = None,
+    max_norm: float | jax.Array | None = None,
+    normalize: bool = False,
+    every: int | jax.Array = 1,
+) -> Weighting:
+    """Nash-MTL: the Nash bargaining solution, to which every task gains the same share.
+
+    w_t (Mw)_t = c_t for every t, with c = 1. So ⟨g_t, d⟩ w_t = 1, ‖d‖² = T, and
+    rescaling one task's loss changes nothing. With other c it is the asymmetric
+    bargaining solution, the maximum of Π ⟨g_t, d⟩^{c_t}, ‖d‖² = Σ c_t.
+
+    Where the origin is in the convex hull of the rows (an opposed pair, a
+    stationary point) no w solves this: then M + λ·diag(M) takes the place of M,
+    see `mgda_jax.solvers.bargaining`, and λ is in the state. A task whose
+    gradient is zero has nothing to bargain for: it gets the weight zero and
+    the others bargain among themselves. Weights that overflow (gradients below
+    1e-38) are held at the largest finite number.
+
+    Args:
+      preference: c, (T,) array, sequence or dict of named scalars > 0; ones by
+        default. Not normalised.
+      max_norm: longest ‖d‖ allowed, longer ones are shortened to it; None for
+        the equation as it is. The public code uses 1.
+      normalize: solve with M/‖M‖_F as the public code does: d is longer by
+        √‖M‖_F, so that it has the gradients' scale instead of the fixed √T.
+      every: solve at every so many updates and keep the weights in between (of
+        all tasks active at the solve). max_norm applies at every update.
+
+    Returns:
+      Weighting of scope "shared" that reads "gramian".
+
+    Raises:
+      ValueError: a concrete preference or max_norm that is not positive, every
+        below 1; at update, a preference of another length.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> rows = jnp.array([[2.0, 0.0], [0.0, 0.5]])
+      >>> rule = nash_mtl()
+      >>> rule.update(rule.init(2), gramian=rows @ rows.T)[0]
+      Array([0.5, 2. ], dtype=float32)
+
+    References:
+      Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022,
+      equation (3). Kalai, "Nonsymmetric Nash solutions", 1977, for c.
+    """
+    check_preference(preference, "nash_mtl", positive=True)
+    check_max_norm(max_norm, "nash_mtl")
+    check_hyperparameter(every, lambda x: x >= 1, "nash_mtl: every must be at least 1")
+
+    def init(num_tasks: int) -> NashState:
+        # One array each: leaves that share a buffer cannot be donated.
+        count, steps = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return NashState(jnp.zeros(num_tasks), count, jnp.zeros(()), jnp.zeros(()), steps)
+
+    def solve(unit: UnitGramian, active: jax.Array | None) -> NashState:
+        share = preference_vector(preference, unit, active, "nash_mtl")
+        bargain = solve_bargain(unit, share, 1.0)
+        scaled = row_weights(unit, bargain.point)
+        if normalize:
+            gramian = unit.matrix * unit.norms[:, None] * unit.norms[None, :]
+            rows = unit.nonzero[:, None] & unit.nonzero[None, :]
+            size = jnp.sqrt(jnp.sum(jnp.where(rows, gramian, jnp.zeros_like(gramian)) ** 2))
+            weights = scaled * jnp.sqrt(size)
+        else:
+            weights = finite(jnp.ldexp(scaled, -unit.exponent))
+        return NashState(
+            weights,
+            jnp.zeros((), jnp.int32),
+            bargain.residual,
+            bargain.regularization,
+            bargain.steps,
+        )
+
+    def update(state, *, gramian, active=None, **_):
+        unit = unit_gramian(gramian, active)
+        if isinstance(every, int) and every == 1:
+            new = solve(unit, active)
+        else:
+            fresh = state.count % every == 0
+            kept = jax.tree.map(cast, state, jax.eval_shape(lambda: solve(unit, active)))
+            new = lax.cond(fresh, lambda: solve(unit, active), lambda: kept)
+        weights = new.weights
+        if max_norm is not None:
+            exponent = jnp.zeros((), jnp.int32)
+            weights = clip_norm(weights, exponent, unit, max_norm)
+        return weights, new._replace(count=state.count + 1)
+
+    return Weighting(init, update)

@@ -1,0 +1,45 @@
+"""What the loss rules share: active losses, losses above zero, a masked softmax, no memory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class NoState(NamedTuple):
+    """State of a rule without memory."""
+
+
+def active_losses(losses: jax.Array, active: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Losses (T,) in the default float dtype, 1 where inactive, and the mask (T,) bool."""
+    losses = losses.astype(jnp.zeros(()).dtype)
+    if active is None:
+        return losses, jnp.ones(losses.shape, bool)
+    return jnp.where(active, losses, jnp.ones_like(losses)), active
+
+
+def raised_losses(losses: jax.Array, mask: jax.Array) -> jax.Array:
+    """Losses (T,) that can divide and have a logarithm; NaN where an active one is negative.
+
+    A loss of exactly zero has a gradient of zero, so any finite weight is right
+    for it: it is raised to 1e-30 of the largest loss (or to the smallest normal
+    number), far below every loss that still has a gradient.
+    """
+    largest = jnp.max(jnp.where(mask, losses, jnp.zeros_like(losses)))
+    floor = jnp.maximum(largest * 1e-30, jnp.finfo(losses.dtype).tiny)
+    raised = jnp.maximum(losses, floor)  # hands a NaN on
+    return jnp.where(losses < 0, jnp.nan, raised)
+
+
+def softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """Softmax over the active tasks, (T,): zero elsewhere, all zero when none is active."""
+    logits = jnp.where(mask, logits, -jnp.inf)
+    top = jnp.max(logits)
+    exps = jnp.exp(logits - jnp.where(top == -jnp.inf, jnp.zeros_like(top), top))
+    total = jnp.sum(exps)
+    return exps / jnp.where(total == 0, jnp.ones_like(total), total)
+
+
+def count(mask: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """How many tasks are active, at least one so that it can divide."""
+    return jnp.maximum(jnp.sum(mask), 1).astype(dtype)
