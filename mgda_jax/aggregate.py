@@ -88,8 +88,7 @@ def aggregate(
     def init(params: PyTree) -> Any:
         mask = partition.shared_mask(shared, params)
         if isinstance(weighting, RowRule):
-            shared_params, _ = partition.split(params, mask)
-            return AggregateState(None, weighting.init(shared_params, num_tasks))
+            return AggregateState(None, weighting.init(_rows(params, mask, shared), num_tasks))
         return init_state(weighting, num_tasks)
 
     def update(
@@ -106,7 +105,7 @@ def aggregate(
         mask = partition.shared_mask(shared, updates)
         _check_shapes(updates, params, mask, num_tasks)
         own_task = partition.owners(owner, updates, mask, num_tasks)
-        rows, own = partition.split(updates, mask)
+        rows, own = _rows(updates, mask, shared), partition.split(updates, mask)[1]
         active = task_mask(active, num_tasks)
         losses = None if losses is None else stack_losses(losses, num_tasks)
         if isinstance(weighting, RowRule):
@@ -210,6 +209,11 @@ def check_scope(scope: Any) -> str:
     return scope
 
 
+def _rows(tree: PyTree, mask: list[bool], shared: PyTree) -> PyTree:
+    """What rules see: the whole tree, or a list of its shared leaves where some may be own."""
+    return tree if shared is None else partition.split(tree, mask)[0]
+
+
 def _given_or_formed(
     gramian: Any, rows: PyTree, active: jax.Array | None, num_tasks: int
 ) -> Gramian:
@@ -226,11 +230,10 @@ def _given_or_formed(
 def _own_updates(own, updates, mask, own_task, weights, active, scope):
     """Own leaves: passed through, zero for an inactive owner, scaled where scope is "all"."""
     paths = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(updates)[0]]
-    own_paths = [path for path, is_shared in zip(paths, mask, strict=True) if not is_shared]
+    own_paths = partition.split(paths, mask)[1]
     tasks = [task for task, is_shared in zip(own_task, mask, strict=True) if not is_shared]
-    leaves, treedef = jax.tree.flatten(own)
     out = []
-    for path, task, leaf in zip(own_paths, tasks, leaves, strict=True):
+    for path, task, leaf in zip(own_paths, tasks, own, strict=True):
         if scope == "all":
             if task is None:
                 raise ValueError(
@@ -242,25 +245,33 @@ def _own_updates(own, updates, mask, own_task, weights, active, scope):
         if active is not None and task is not None:
             leaf = jnp.where(active[task], leaf, jnp.zeros_like(leaf))
         out.append(leaf)
-    return jax.tree.unflatten(treedef, out)
+    return out
 
 
 def _check_shapes(updates: PyTree, params: PyTree, mask: list[bool], num_tasks: int) -> None:
-    rows, _ = partition.split(updates, mask)
-    check_rows(rows, num_tasks)
+    flat = jax.tree_util.tree_flatten_with_path(updates)[0]
+    named = [(path_name(path), leaf) for path, leaf in flat]
+    check_rows(
+        {name: x for (name, x), shared in zip(named, mask, strict=True) if shared}, num_tasks
+    )
     if params is None:
         return
-    flat = jax.tree_util.tree_flatten_with_path(updates)[0]
-    try:
-        expected = jax.tree.structure(updates).flatten_up_to(params)
-    except ValueError as error:
-        raise ValueError(f"gradients: expected the structure of params; {error}") from error
-    for (path, leaf), param, is_shared in zip(flat, expected, mask, strict=True):
-        shape = jnp.shape(param)
+    expected = _parameter_shapes(updates, params)
+    for (name, leaf), shape, is_shared in zip(named, expected, mask, strict=True):
         want = (num_tasks, *shape) if is_shared else shape
-        if leaf.shape != want:
+        if jnp.shape(leaf) != want:
             kind = "shared, stacked over tasks" if is_shared else "own, parameter-shaped"
             raise ValueError(
-                f"gradients at '{path_name(path)}': expected shape {want} ({kind}; the parameter "
-                f"is {shape}), got {leaf.shape}"
+                f"gradients at '{name}': expected shape {want} ({kind}; the parameter "
+                f"is {shape}), got {jnp.shape(leaf)}"
             )
+
+
+def _parameter_shapes(updates: PyTree, params: PyTree) -> list[tuple[int, ...]]:
+    """The parameter's shape of every leaf of updates; None there may stand for any part."""
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda node: node is None)
+    try:
+        parts = treedef.flatten_up_to(params)
+        return [jnp.shape(p) for p, leaf in zip(parts, leaves, strict=True) if leaf is not None]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"gradients: expected the structure of params; {error}") from error

@@ -68,16 +68,15 @@ def owners(owner: Spec, tree: PyTree, mask: list[bool], num_tasks: int) -> list[
     return out
 
 
-def split(tree: PyTree, mask: list[bool]) -> tuple[PyTree, PyTree]:
-    """(shared, own): two trees of tree's structure with None in the other's places."""
-    leaves, treedef = jax.tree.flatten(tree)
-    shared = [leaf if is_shared else None for leaf, is_shared in zip(leaves, mask, strict=True)]
-    own = [None if is_shared else leaf for leaf, is_shared in zip(leaves, mask, strict=True)]
-    return jax.tree.unflatten(treedef, shared), jax.tree.unflatten(treedef, own)
+def split(tree: PyTree, mask: list[bool]) -> tuple[list[Any], list[Any]]:
+    """(shared, own): the leaves of each kind in tree's order."""
+    # Lists, because a node of the user's own class may refuse to be built around None.
+    leaves = list(zip(jax.tree.leaves(tree), mask, strict=True))
+    return [x for x, shared in leaves if shared], [x for x, shared in leaves if not shared]
 
 
 def merge(treedef: Any, shared: PyTree, own: PyTree, mask: list[bool]) -> PyTree:
-    """The inverse of `split`."""
+    """The inverse of `split`; shared and own may be any pytrees of the same leaves."""
     shared_leaves, own_leaves = iter(jax.tree.leaves(shared)), iter(jax.tree.leaves(own))
     picked = [next(shared_leaves if is_shared else own_leaves) for is_shared in mask]
     return jax.tree.unflatten(treedef, picked)
@@ -87,12 +86,15 @@ def _per_leaf(
     spec: PyTree | Callable[[str], Any], tree: PyTree, name: str, skip: list[bool] | None = None
 ) -> list[tuple[str, Any]]:
     paths = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-    if callable(spec):
+    # A module that is a pytree may be callable too: as a spec it is a tree of entries.
+    if callable(spec) and jax.tree_util.all_leaves([spec]):
         skip = skip or [False] * len(paths)
         return [(p, None if skipped else spec(p)) for p, skipped in zip(paths, skip, strict=True)]
+    entries, prefix = jax.tree.flatten(spec, is_leaf=lambda node: node is None)
     try:
-        full = jax.tree.broadcast(spec, tree, is_leaf=lambda node: node is None)
+        subtrees = prefix.flatten_up_to(tree)
     except ValueError as error:
         raise ValueError(f"{name}: expected a prefix of the parameters; {error}") from error
-    entries = jax.tree.leaves(full, is_leaf=lambda node: node is None)
-    return list(zip(paths, entries, strict=True))
+    # A None in the tree (a layer without bias, a frozen part) has no leaves, and no entry.
+    full = [e for e, sub in zip(entries, subtrees, strict=True) for _ in jax.tree.leaves(sub)]
+    return list(zip(paths, full, strict=True))

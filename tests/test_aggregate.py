@@ -12,7 +12,7 @@ from optax.experimental import aggregating
 
 import mgda_jax
 from mgda_jax import aggregate, aggregate_states, mgda
-from mgda_jax.weighting import fixed, min_norm, uniform
+from mgda_jax.weighting import fixed, min_norm, moco, trimmed_mean, uniform
 
 EPS = float(np.finfo(np.float32).eps)
 ROWS = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
@@ -383,3 +383,65 @@ def test_degenerate_rows_and_losses_stay_on_the_simplex(normalization):
         assert np.isfinite(updates).all(), name
         assert (weights >= 0).all() and abs(weights.sum() - 1) <= 8 * EPS, (name, weights)
         assert (rows @ np.asarray(updates) >= -64 * EPS).all(), name
+
+
+BARE = {"encoder": {"w": np.ones(3, np.float32), "bias": None}, "heads": [None, np.zeros(2)]}
+BARE_GRADS = {"encoder": {"w": ROWS, "bias": None}, "heads": [None, np.ones(2, np.float32)]}
+
+
+@pytest.mark.parametrize(
+    "shared", [{"encoder": True, "heads": False}, lambda path: path.startswith("encoder/")]
+)
+def test_parameters_may_hold_none(shared):
+    tx = aggregate(min_norm(), 2, shared, scope="all", owner={"encoder": None, "heads": [0, 1]})
+    updates, _ = step(optax.chain(tx, optax.sgd(1.0)), BARE_GRADS, BARE)
+    assert updates["encoder"]["bias"] is None and updates["heads"][0] is None
+    close(updates["encoder"]["w"], [0.0, -1.0, -1.0])
+    close(updates["heads"][1], [-0.4, -0.4])
+
+
+def test_whole_trees_may_hold_none():
+    grads, params = {"w": ROWS, "bias": None}, {"w": np.ones(3, np.float32), "bias": None}
+    for rule in (min_norm(), moco(), trimmed_mean()):
+        updates, _ = step(aggregate(rule, 2), grads, params)
+        assert updates["bias"] is None and updates["w"].shape == (3,)
+
+
+def test_gradients_may_leave_parameters_out():
+    """As those of a filtered model do: what has no gradient is None there, whatever it is."""
+    params = {"w": np.ones(3, np.float32), "frozen": {"w": np.ones(2)}, "activation": None}
+    updates, _ = step(mgda(2), {"w": ROWS, "frozen": None, "activation": None}, params)
+    close(updates["w"], [0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match=r"'w': expected shape \(2, 3\)"):
+        step(mgda(2), {"w": ROWS[:, :2], "frozen": None, "activation": None}, params)
+
+
+@jax.tree_util.register_pytree_node_class
+class Layer:
+    """A layer whose constructor wants arrays."""
+
+    def __init__(self, kernel, head):
+        if kernel is None or head is None:
+            raise TypeError("expected arrays")
+        self.kernel, self.head = kernel, head
+
+    def tree_flatten(self):
+        return (self.kernel, self.head), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+@pytest.mark.parametrize("rule", [min_norm(), moco(), trimmed_mean()])
+def test_a_node_that_refuses_none_may_be_half_shared(rule):
+    def losses(layer):
+        return jnp.stack([jnp.sum(layer.kernel**2), jnp.sum(layer.kernel * layer.head)])
+
+    params, mask = Layer(jnp.ones(3), jnp.ones(3)), Layer(True, False)
+    _, grads = mgda_jax.task_gradients(losses, mask)(params)
+    tx = aggregate(rule, 2, mask)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert isinstance(updates, Layer)
+    assert updates.kernel.shape == (3,)
+    close(updates.head, np.ones(3))

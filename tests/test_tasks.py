@@ -120,8 +120,7 @@ def test_mask_split_and_merge(shared):
     mask = partition.shared_mask(shared, TREE)
     assert mask == [True, True, False, False]
     parts = partition.split(TREE, mask)
-    assert jax.tree.leaves(parts[0]) == [2.0, 1.0]
-    assert jax.tree.leaves(parts[1]) == [3.0, 4.0]
+    assert parts == ([2.0, 1.0], [3.0, 4.0])
     assert partition.merge(jax.tree.structure(TREE), *parts, mask) == TREE
 
 
@@ -162,3 +161,59 @@ def test_owner_by_path_is_not_asked_about_shared_leaves():
 def test_partition_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+BARE = {"encoder": {"kernel": 1.0, "bias": None}, "heads": {"a": None, "b": 4.0}, "rest": None}
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"encoder": True, "heads": False, "rest": True},
+        {"encoder": True, "heads": False, "rest": None},
+        {"encoder": {"kernel": True, "bias": True}, "heads": {"a": None, "b": False}, "rest": None},
+        lambda path: path.startswith("encoder/"),
+    ],
+)
+def test_a_none_among_the_parameters_has_no_entry(shared):
+    mask = partition.shared_mask(shared, BARE)
+    assert mask == [True, False]
+    assert partition.merge(jax.tree.structure(BARE), *partition.split(BARE, mask), mask) == BARE
+    owner = {"encoder": None, "heads": {"a": 0, "b": 1}, "rest": None}
+    assert partition.owners(owner, BARE, mask, 2) == [None, 1]
+    assert partition.owners({"encoder": 0, "heads": 1, "rest": 5}, BARE, mask, 2) == [None, 1]
+
+
+def test_none_for_a_leaf_is_no_bool():
+    with pytest.raises(ValueError, match="shared at 'encoder/bias': expected True or False, got"):
+        partition.shared_mask({"encoder": {"kernel": True, "bias": None}, "heads": False}, TREE)
+
+
+@jax.tree_util.register_pytree_node_class
+class Layer:
+    """A layer whose constructor wants arrays, and whose instances can be called."""
+
+    def __init__(self, kernel, bias):
+        if kernel is None or bias is None:
+            raise TypeError("expected arrays")
+        self.kernel, self.bias = kernel, bias
+
+    def __call__(self, x):
+        return x @ self.kernel + self.bias
+
+    def tree_flatten(self):
+        return (self.kernel, self.bias), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def test_a_node_that_refuses_none_and_is_callable_is_split_and_merged():
+    layer = Layer(1.0, 2.0)
+    mask = partition.shared_mask(Layer(True, False), layer)
+    assert mask == [True, False]
+    parts = partition.split(layer, mask)
+    assert parts == ([1.0], [2.0])
+    merged = partition.merge(jax.tree.structure(layer), *parts, mask)
+    assert (merged.kernel, merged.bias) == (1.0, 2.0)

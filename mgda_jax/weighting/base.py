@@ -43,8 +43,8 @@ class RowRule(NamedTuple):
     """A rule d = f(G, history) that needs the rows themselves (stacked mode only).
 
     Attributes:
-      init: `init(params, num_tasks) -> state`, params being the shared parameters
-        (leaves without a task axis; None where a leaf is not shared).
+      init: `init(params, num_tasks) -> state`, params being any pytree of the shared
+        parameters (leaves without a task axis).
       update: `update(state, rows, *, losses=None, key=None, active=None, **extra)
         -> (direction, state)`: rows leaves (T, *shape), direction leaves shape.
       reads: extra arguments `update` needs, as in `Weighting`.
