@@ -1,6 +1,8 @@
 """Multiple gradient descent in JAX: T conflicting losses in, one update out."""
 
 from mgda_jax import pareto, weighting
+from mgda_jax._branch import branch
+from mgda_jax._probe import branch_probe
 from mgda_jax.aggregate import AggregateState, aggregate, aggregate_states, mgda
 from mgda_jax.diagnostics import Diagnostics, diagnostics
 from mgda_jax.gradients import masked_mean, task_gradients
@@ -21,6 +23,8 @@ __all__ = [
     "Weighting",
     "aggregate",
     "aggregate_states",
+    "branch",
+    "branch_probe",
     "check_decode",
     "diagnostics",
     "gramian",

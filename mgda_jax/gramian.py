@@ -156,6 +156,17 @@ def rescale(gramian: Gramian, factor: jax.Array) -> Gramian:
     return Gramian(matrix, gramian.exponent + exponent.astype(jnp.int32))
 
 
+def sum_over_axis(gramian: Gramian, axis_name: Any) -> Gramian:
+    """The Gramian of rows whose columns are spread over a mapped axis, from each one's share."""
+    peak = jnp.max(jnp.diagonal(gramian.matrix))
+    own = jnp.where(peak == 0, _ZERO_LEAF, gramian.exponent)
+    exponent = lax.pmax(own, axis_name)
+    scale = jnp.ldexp(jnp.ones((), gramian.matrix.dtype), own - exponent)
+    matrix = lax.psum(gramian.matrix * scale * scale, axis_name)
+    exponent = jnp.where(exponent == _ZERO_LEAF, jnp.zeros_like(exponent), exponent)
+    return normalize(Gramian(matrix, exponent))
+
+
 def check_rows(rows: PyTree, num_tasks: int | None = None, name: str = "gradients") -> int:
     """T, after checking that every leaf is (T, ...) and floating; names the path otherwise."""
     flat = jax.tree_util.tree_flatten_with_path(rows)[0]
