@@ -72,7 +72,7 @@ def _min_norm(rows: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _nash(rows: np.ndarray, weights: np.ndarray) -> float:
-    # All products equal: the same for the clipped and the normalised convention.
+    # All products equal: the same for the clipped convention.
     products = weights * (rows @ (weights @ rows))
     mean = np.mean(products)
     return float(np.max(np.abs(products / mean - 1))) if mean > 0 else float("inf")
@@ -133,7 +133,7 @@ def _aligned(rows: np.ndarray, weights: np.ndarray) -> float:
 RULES: dict[str, Rule] = {
     "min_norm": Rule(weighting.min_norm, lambda a, t: a.MGDAWeighting(), residual=_min_norm),
     "nash_mtl": Rule(
-        lambda: weighting.nash_mtl(normalize=True, max_norm=1.0),
+        lambda: weighting.nash_mtl(max_norm=1.0),
         lambda a, t: a.NashMTL(n_tasks=t).weighting,
         reads="rows",
         residual=_nash,

@@ -76,7 +76,8 @@ def cagrad(
       preference: b up to its sum, (T,) array, sequence or dict of named scalars
         ≥ 0; ones by default.
       rescale: "none" is the paper's direction; "1+c^2" divides by 1 + c² as the
-        public code does by default; "1+c" is that code's other option.
+        public code does by default; "1+c" is that code's other option. (That code then
+        multiplies by T, to be as long as the gradient of the sum.)
 
     Returns:
       Weighting of scope "shared" that reads "gramian".

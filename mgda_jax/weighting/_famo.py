@@ -52,9 +52,9 @@ def famo(
     `previous_losses` saves it, and lets the change of batch into the difference.
 
     Args:
-      optimizer: of ξ; by default that of the published code, Adam at 0.025 with 1e-3
-        of decay added to the gradient:
-        `optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))`.
+      optimizer: of ξ; by default Adam at 0.025 with 1e-3 of decay added to the gradient,
+        `optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))`. The authors' class
+        has the same form with 1e-2; 1e-3 is LibMTL's.
       min_losses: L_min, (T,), a sequence or dict of T scalars below the losses; zero
         by default. A loss at or below it counts as just above.
 

@@ -40,8 +40,8 @@ def gradnorm(
     weights of an update are those from before its step; w = 1 at first. Dividing by
     Ḡ keeps the optimiser from feeling the size of the gradients.
 
-    The Gramian is that of whatever the rule is given; the paper takes the
-    gradients of the last shared layer (`shared=` of `aggregate`). A step that would
+    The Gramian is that of whatever the rule is given; the paper takes the gradients of the
+    last shared layer: `gramian=mgda_jax.gramian(rows_of_that_layer)` in update. A step that would
     take a weight to zero or below leaves 1e-3 of the mean weight. A task that is not
     active keeps its weight; the active ones are scaled so that they sum to their number.
 

@@ -44,7 +44,6 @@ def nash_mtl(
     *,
     preference: PyTree = None,
     max_norm: float | jax.Array | None = None,
-    normalize: bool = False,
     every: int | jax.Array = 1,
 ) -> Weighting:
     """Nash-MTL: the Nash bargaining solution, to which every task gains the same share.
@@ -64,9 +63,8 @@ def nash_mtl(
       preference: c, (T,) array, sequence or dict of named scalars > 0; ones by
         default. Not normalised.
       max_norm: longest ‖d‖ allowed, longer ones are shortened to it; None for
-        the equation as it is. The public code uses 1.
-      normalize: solve with M/‖M‖_F as the public code does: d is longer by
-        √‖M‖_F, so that it has the gradients' scale instead of the fixed √T.
+        the equation as it is. The public code uses 1. (It solves with M/‖M‖_F, and puts the
+        factor back in its constraints: the equation is this one.)
       every: solve at every so many updates and keep the weights in between (of
         all tasks active at the solve). max_norm applies at every update.
 
@@ -101,13 +99,7 @@ def nash_mtl(
         share = preference_vector(preference, unit, active, "nash_mtl")
         bargain = solve_bargain(unit, share, 1.0)
         scaled = row_weights(unit, bargain.point)
-        if normalize:
-            gramian = unit.matrix * unit.norms[:, None] * unit.norms[None, :]
-            rows = unit.nonzero[:, None] & unit.nonzero[None, :]
-            size = jnp.sqrt(jnp.sum(jnp.where(rows, gramian, jnp.zeros_like(gramian)) ** 2))
-            weights = scaled * jnp.sqrt(size)
-        else:
-            weights = finite(jnp.ldexp(scaled, -unit.exponent))
+        weights = finite(jnp.ldexp(scaled, -unit.exponent))
         return NashState(
             weights,
             jnp.zeros((), jnp.int32),

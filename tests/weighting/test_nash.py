@@ -204,12 +204,34 @@ def test_scale_of_the_gradients(name, shift):
     np.testing.assert_allclose(length, min(0.5, unclipped), rtol=4e-6, atol=1e-7)
 
 
-def test_normalize_solves_with_the_gramian_over_its_frobenius_norm():
-    rows = make("gaussian", 5) * 1e-3
-    weights, _ = compiled(nash_mtl, normalize=True)(rows.astype(np.float32))
+@pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
+def test_with_max_norm_one_it_is_the_public_code(factor):
+    """The authors' program: minimise Σ(Ĝα) + Σ log(α∘Ĝα)/n subject to nα_t(Ĝα)_t ≥ 1.
+
+    Ĝ = M/n and n = ‖M‖_F. At its minimum all constraints hold with equality, so n is back in
+    the solution: the length is √T whatever the gradients', and is then clipped.
+    """
+    rows = make("gaussian", 3) * factor
     matrix = rows @ rows.T
-    gains = matrix / np.linalg.norm(matrix) @ np.asarray(weights, np.float64)
-    np.testing.assert_allclose(gains * weights, 1, rtol=4e-6)
+    size = np.linalg.norm(matrix)
+
+    # In x = log(√n α), of order one.
+    def slack(x):
+        return x + np.log(matrix / size @ np.exp(x))
+
+    found = minimize(
+        lambda x: np.sum(matrix / size @ np.exp(x)) + np.sum(slack(x)) / size**0.5,
+        np.full(3, 2.0),
+        constraints={"type": "ineq", "fun": slack},
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    alpha = np.exp(found.x) / size**0.5
+    length = np.linalg.norm(alpha @ rows)
+    np.testing.assert_allclose(length, 3**0.5, rtol=1e-3)
+    weights, _ = compiled(nash_mtl, max_norm=1.0)(rows.astype(np.float32))
+    np.testing.assert_allclose(np.linalg.norm(direction(rows, weights)), 1, rtol=16 * EPS)
+    np.testing.assert_allclose(weights, alpha / length, rtol=1e-3)
 
 
 def test_every_keeps_the_weights_in_between_and_clips_each_time():
