@@ -2,6 +2,7 @@
 
 from mgda_jax import pareto, weighting
 from mgda_jax._branch import branch
+from mgda_jax._branched import branched
 from mgda_jax._probe import branch_probe
 from mgda_jax.aggregate import AggregateState, aggregate, aggregate_states, mgda
 from mgda_jax.diagnostics import Diagnostics, diagnostics
@@ -25,6 +26,7 @@ __all__ = [
     "aggregate_states",
     "branch",
     "branch_probe",
+    "branched",
     "check_decode",
     "diagnostics",
     "gramian",

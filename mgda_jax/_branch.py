@@ -78,7 +78,7 @@ def branch(
         dtypes = [str(jnp.result_type(leaf)) for leaf in leaves]
         raise ValueError(f"branch: z: expected a floating leaf, got dtypes {dtypes}")
     split = [jnp.asarray(leaf) for leaf, is_float in zip(leaves, floating, strict=True) if is_float]
-    copies = _copies(Solve(rule, num_tasks, axis_name), stacked, split, active, probe)
+    copies: Any = _copies(Solve(rule, num_tasks, axis_name), stacked, split, active, probe)
 
     def whole(floats):
         floats, out = iter(floats), []
@@ -87,7 +87,9 @@ def branch(
             out.append(next(floats) if is_float else rest)
         return jax.tree.unflatten(treedef, out)
 
-    return whole(copies) if stacked else _probe.by_task(names, [whole(copy) for copy in copies])
+    if stacked:
+        return whole(copies)
+    return _probe.by_task(names, [whole(copies[task]) for task in range(num_tasks)])
 
 
 class Solve(NamedTuple):
@@ -114,8 +116,13 @@ class Solve(NamedTuple):
         return weights, _probe.on_board(report)
 
 
+def stack(trees: list[PyTree]) -> PyTree:
+    """One tree with leaves (T, *shape) from T trees."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _copies(solve: Solve, stacked: bool, leaves: list, active: Any, probe: AggregateState):
+def _copies(solve: Solve, stacked: bool, leaves: list, active: Any, probe: Any) -> list[Any]:
     if stacked:
         return [jnp.broadcast_to(leaf, (solve.num_tasks, *leaf.shape)) for leaf in leaves]
     return [leaves] * solve.num_tasks
@@ -127,7 +134,7 @@ def _forward(solve, stacked, leaves, active, probe):
 
 def _backward(solve, stacked, saved, cotangents):
     active, probe = saved
-    rows = cotangents if stacked else jax.tree.map(lambda *ct: jnp.stack(ct), *cotangents)
+    rows = cotangents if stacked else stack(cotangents)
     weights, report = solve(rows, active, probe)
     return weighted_sum(rows, weights, active=active), None, report
 
