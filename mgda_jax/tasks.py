@@ -57,24 +57,35 @@ def task_vector(value: PyTree, num_tasks: int, name: str, dtype: Any = None) -> 
 
 
 def stack_losses(losses: PyTree, num_tasks: int | None = None) -> jax.Array:
-    """The losses pytree as one array (T,) in task order."""
-    leaves = jax.tree.leaves(losses)
-    is_vector = len(leaves) == 1 and jnp.ndim(leaves[0]) == 1
-    count = jnp.shape(leaves[0])[0] if is_vector else len(leaves)
-    if not is_vector:
-        for path, leaf in jax.tree_util.tree_flatten_with_path(losses)[0]:
-            if jnp.ndim(leaf) != 0:
-                raise ValueError(
-                    f"losses{jax.tree_util.keystr(path)}: expected a scalar loss per task "
-                    f"(or one array (T,)), got shape {jnp.shape(leaf)}"
-                )
+    """The losses pytree as one array (T,) in task order.
+
+    Raises:
+      ValueError: losses that are not T real floating scalars, one level deep. Integer and
+        boolean losses have no gradient, and a zero row takes all of a min-norm point's weight.
+    """
+    flat = jax.tree_util.tree_flatten_with_path(losses, is_leaf=lambda node: node is None)[0]
+    if not flat:
+        raise ValueError("losses: expected at least one task, got none")
+    is_vector = len(flat) == 1 and np.ndim(flat[0][1]) == 1
+    for path, leaf in flat:
+        where = f"losses{jax.tree_util.keystr(path)}"
+        if leaf is None or len(path) > 1 or (np.ndim(leaf) != 0 and not is_vector):
+            got = "None" if leaf is None else f"shape {np.shape(leaf)}"
+            raise ValueError(
+                f"{where}: expected a scalar loss per task (an array (T,), a tuple or a dict of "
+                f"scalars; auxiliary output goes with has_aux=True), got {got}"
+            )
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(
+                f"{where}: expected a real floating dtype, got {jnp.result_type(leaf)}"
+            )
+    count = np.shape(flat[0][1])[0] if is_vector else len(flat)
     if num_tasks is not None and count != num_tasks:
         raise ValueError(f"losses: expected {num_tasks} tasks, got {count}")
     if count == 0:
         raise ValueError("losses: expected at least one task, got none")
-    return (
-        jnp.asarray(leaves[0]) if is_vector else jnp.stack([jnp.asarray(leaf) for leaf in leaves])
-    )
+    leaves = [jnp.asarray(leaf) for _, leaf in flat]
+    return leaves[0] if is_vector else jnp.stack(leaves)
 
 
 def unstack_like(vector: jax.Array, losses: PyTree) -> PyTree:
@@ -88,7 +99,7 @@ def unstack_like(vector: jax.Array, losses: PyTree) -> PyTree:
 def cotangent(losses: PyTree, vector: jax.Array) -> PyTree:
     """(T,) numbers as a cotangent of the losses, in their structure and dtypes."""
     parts = unstack_like(vector, losses)
-    return jax.tree.map(lambda part, loss: part.astype(loss.dtype), parts, losses)
+    return jax.tree.map(lambda part, loss: part.astype(jnp.result_type(loss)), parts, losses)
 
 
 def task_mask(active: PyTree, num_tasks: int) -> jax.Array | None:

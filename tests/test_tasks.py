@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mgda_jax import partition
+from mgda_jax import diagnostics, gramian, mgda, partition, task_gradients
 from mgda_jax.tasks import (
     check_hyperparameter,
     check_int,
@@ -39,6 +39,38 @@ def test_cotangent_takes_each_loss_dtype():
     assert [c.dtype for c in cotangent(losses, jnp.ones(2))] == [jnp.bfloat16, jnp.float32]
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool_, jnp.complex64])
+def test_losses_without_a_real_gradient_are_refused(dtype):
+    for losses in (jnp.ones(2, dtype), {"a": jnp.ones(()), "b": jnp.ones((), dtype)}):
+        where = r"losses\['b'\]" if isinstance(losses, dict) else "losses"
+        with pytest.raises(ValueError, match=f"{where}: expected a real floating dtype, got "):
+            stack_losses(losses)
+
+    def of_params(x):
+        return {"a": jnp.sum(x**2), "b": jnp.sum(x).astype(dtype)}
+
+    with pytest.raises(ValueError, match=r"losses\['b'\]: expected a real floating dtype, got "):
+        task_gradients(of_params)(jnp.ones(2))
+
+
+def test_forgotten_aux_is_named():
+    def of_params(x):
+        return {"a": jnp.sum(x**2), "b": jnp.sum(x)}, 0.5
+
+    with pytest.raises(ValueError, match="has_aux=True"):
+        task_gradients(of_params)(jnp.ones(2))
+
+
+def test_a_constant_loss_shows_in_the_stationarity():
+    """Its zero row takes all the weight: nothing is wrong with it, but nothing moves either."""
+    _, rows = task_gradients(lambda x: (jnp.sum(x**2), 1.0))(jnp.ones(2))
+    _, state = mgda(2).update(rows, mgda(2).init(jnp.ones(2)), jnp.ones(2))
+    shown = diagnostics(gramian(rows), state.task_weights)
+    assert shown.stationarity == 0
+    np.testing.assert_array_equal(shown.norms == 0, [False, True])
+    np.testing.assert_array_equal(state.task_weights, [0, 1])
+
+
 def test_names_follow_the_leaves():
     assert task_names({"b": 0.0, "a": 0.0}) == ("a", "b")
     assert task_names((0.0, 0.0)) == ("0", "1")
@@ -52,6 +84,10 @@ def test_names_follow_the_leaves():
         (lambda: stack_losses({"a": jnp.zeros(3), "b": jnp.zeros(())}), r"losses\['a'\]"),
         (lambda: stack_losses(jnp.zeros(2), 3), "expected 3 tasks, got 2"),
         (lambda: stack_losses({}), "at least one task"),
+        (lambda: stack_losses(jnp.zeros(0)), "at least one task"),
+        (lambda: stack_losses({"a": 1.0, "b": None}), r"losses\['b'\].*got None"),
+        (lambda: stack_losses(({"a": 1.0, "b": 2.0}, 0.5)), r"losses\[0\]\['a'\].*has_aux=True"),
+        (lambda: stack_losses((jnp.ones(2), 0.5)), r"losses\[0\].*has_aux=True"),
         (lambda: task_vector([1.0], 2, "preference"), "preference: expected 2 entries"),
         (lambda: task_vector(jnp.zeros((2, 1)), 2, "w"), r"w: expected shape \(2,\)"),
         (lambda: task_vector({"a": jnp.zeros(2)}, 1, "w"), "w: expected one scalar per task"),
