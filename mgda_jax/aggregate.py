@@ -14,6 +14,7 @@ from mgda_jax.weighting._min_norm import min_norm
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
 
 PyTree = Any
+_Shapes = dict[tuple[Any, ...], tuple[int, ...]]
 
 
 class AggregateState(NamedTuple):
@@ -67,7 +68,8 @@ def aggregate(
 
     Raises:
       ValueError: at construction for a bad argument; at update for a leaf of the
-        wrong shape, which optax would broadcast in silence, naming its path.
+        wrong shape, which optax would broadcast in silence, naming its path. Where
+        update is not given the parameters, their shapes are those of init.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -83,10 +85,16 @@ def aggregate(
     num_tasks = check_num_tasks(num_tasks, "aggregate")
     if not isinstance(weighting, (Weighting, RowRule)):
         raise ValueError(f"weighting: expected a Weighting or a RowRule, got {weighting!r}")
-    scope = check_scope(weighting.scope if scope is None else scope)
+    scope = rule_scope(weighting, scope)
+    # Shapes of the parameters met in init: what tells T rows from a gradient of one row
+    # whose first axis happens to be T, where update is not given the parameters.
+    met: list[_Shapes] = []
 
     def init(params: PyTree) -> Any:
         mask = partition.shared_mask(shared, params)
+        shapes = _shapes(params)
+        if shapes not in met:
+            met.append(shapes)
         if isinstance(weighting, RowRule):
             return AggregateState(None, weighting.init(_rows(params, mask, shared), num_tasks))
         return init_state(weighting, num_tasks)
@@ -103,7 +111,8 @@ def aggregate(
         **extra: Any,
     ) -> tuple[Any, Any]:
         mask = partition.shared_mask(shared, updates)
-        _check_shapes(updates, params, mask, num_tasks)
+        candidates = met if params is None else [_shapes(params)]
+        _check_shapes(updates, candidates, mask, num_tasks)
         own_task = partition.owners(owner, updates, mask, num_tasks)
         rows, own = _rows(updates, mask, shared), partition.split(updates, mask)[1]
         active = task_mask(active, num_tasks)
@@ -127,7 +136,7 @@ def aggregate(
                 **extra,
             )
             combined = weighted_sum(rows, weights, active=active)
-            own = _own_updates(own, updates, mask, own_task, weights, active, scope)
+        own = _own_updates(own, updates, mask, own_task, weights, active, scope)
         merged = partition.merge(jax.tree.structure(updates), combined, own, mask)
         if weights is not None:
             weights = weights.astype(state.task_weights.dtype)
@@ -202,11 +211,15 @@ def init_state(weighting: Weighting, num_tasks: int) -> AggregateState:
     return AggregateState(jnp.zeros(num_tasks), weighting.init(num_tasks))
 
 
-def check_scope(scope: Any) -> str:
-    """ "shared" or "all", or a ValueError."""
-    if scope not in ("shared", "all"):
+def rule_scope(weighting: Weighting | RowRule, scope: Any) -> str:
+    """The rule's own scope, or the one asked for: "shared" or "all"."""
+    if scope not in (None, "shared", "all"):
         raise ValueError(f"scope: expected 'shared' or 'all', got {scope!r}")
-    return scope
+    if isinstance(weighting, RowRule):
+        if scope == "all":
+            raise ValueError("scope: a RowRule has no weights to scale own gradients, got 'all'")
+        return "shared"
+    return weighting.scope if scope is None else scope
 
 
 def _rows(tree: PyTree, mask: list[bool], shared: PyTree) -> PyTree:
@@ -234,13 +247,16 @@ def _own_updates(own, updates, mask, own_task, weights, active, scope):
     tasks = [task for task, is_shared in zip(own_task, mask, strict=True) if not is_shared]
     out = []
     for path, task, leaf in zip(own_paths, tasks, own, strict=True):
+        if scope == "all" and task is None:
+            raise ValueError(
+                f"gradients at '{path}': this rule weighs whole losses (scope 'all'), so an "
+                "own leaf needs its task: give owner=, or stack it like a shared leaf, or "
+                "set scope='shared'"
+            )
+        if leaf.dtype == jax.dtypes.float0:
+            out.append(leaf)
+            continue
         if scope == "all":
-            if task is None:
-                raise ValueError(
-                    f"gradients at '{path}': this rule weighs whole losses (scope 'all'), so an "
-                    "own leaf needs its task: give owner=, or stack it like a shared leaf, or "
-                    "set scope='shared'"
-                )
             leaf = (leaf * weights[task].astype(leaf.dtype)).astype(leaf.dtype)
         if active is not None and task is not None:
             leaf = jnp.where(active[task], leaf, jnp.zeros_like(leaf))
@@ -248,30 +264,47 @@ def _own_updates(own, updates, mask, own_task, weights, active, scope):
     return out
 
 
-def _check_shapes(updates: PyTree, params: PyTree, mask: list[bool], num_tasks: int) -> None:
-    flat = jax.tree_util.tree_flatten_with_path(updates)[0]
-    named = [(path_name(path), leaf) for path, leaf in flat]
-    check_rows(
-        {name: x for (name, x), shared in zip(named, mask, strict=True) if shared}, num_tasks
-    )
-    if params is None:
-        return
-    expected = _parameter_shapes(updates, params)
-    for (name, leaf), shape, is_shared in zip(named, expected, mask, strict=True):
-        want = (num_tasks, *shape) if is_shared else shape
-        if jnp.shape(leaf) != want:
-            kind = "shared, stacked over tasks" if is_shared else "own, parameter-shaped"
-            raise ValueError(
-                f"gradients at '{name}': expected shape {want} ({kind}; the parameter "
-                f"is {shape}), got {jnp.shape(leaf)}"
+def _shapes(params: PyTree) -> _Shapes:
+    """The parameters' shapes by path."""
+    flat = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {path: tuple(getattr(leaf, "shape", ())) for path, leaf in flat}
+
+
+def _check_shapes(
+    updates: PyTree, candidates: list[_Shapes], mask: list[bool], num_tasks: int
+) -> None:
+    flat = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda node: node is None)[0]
+    absent = {path for path, leaf in flat if leaf is None}
+    present = [(path, leaf) for path, leaf in flat if leaf is not None]
+    kinds = [(path, leaf, shared) for (path, leaf), shared in zip(present, mask, strict=True)]
+    check_rows({path_name(path): leaf for path, leaf, shared in kinds if shared}, num_tasks)
+    if not candidates:
+        raise ValueError(
+            "gradients: expected update(updates, state, params), or init before: without the "
+            "parameters' shapes a gradient whose first axis is T looks like T gradients"
+        )
+    errors = [_mismatch(kinds, absent, shapes, num_tasks) for shapes in candidates]
+    if all(errors):
+        raise ValueError(errors[-1])
+
+
+def _mismatch(kinds: list[Any], absent: set[Any], shapes: _Shapes, num_tasks: int) -> str | None:
+    """What is wrong with these gradients of parameters of these shapes, or None."""
+    given = {path for path, _, _ in kinds} | absent
+    for path in shapes:
+        if not any(path[:depth] in given for depth in range(len(path) + 1)):
+            return (
+                f"gradients: expected the structure of params, no gradient at '{path_name(path)}'"
             )
-
-
-def _parameter_shapes(updates: PyTree, params: PyTree) -> list[tuple[int, ...]]:
-    """The parameter's shape of every leaf of updates; None there may stand for any part."""
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda node: node is None)
-    try:
-        parts = treedef.flatten_up_to(params)
-        return [jnp.shape(p) for p, leaf in zip(parts, leaves, strict=True) if leaf is not None]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"gradients: expected the structure of params; {error}") from error
+    for path, leaf, is_shared in kinds:
+        name, got = path_name(path), jnp.shape(leaf)
+        if path not in shapes:
+            return f"gradients: expected the structure of params, which have nothing at '{name}'"
+        want = (num_tasks, *shapes[path]) if is_shared else shapes[path]
+        if got != want:
+            kind = "shared, stacked over tasks" if is_shared else "own, parameter-shaped"
+            return (
+                f"gradients at '{name}': expected shape {want} ({kind}; the parameter "
+                f"is {shapes[path]}), got {got}"
+            )
+    return None

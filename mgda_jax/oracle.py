@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.aggregate import AggregateState, check_scope, init_state
+from mgda_jax.aggregate import AggregateState, init_state, rule_scope
 from mgda_jax.encoder import per_task_inputs, shared_inputs
 from mgda_jax.gradients import check_pullbacks, vjp
 from mgda_jax.gramian import accumulation_dtype, gramian, rescale, weighted_sum
@@ -137,7 +137,7 @@ def multitask_value_and_grad(
         raise ValueError(f"every: expected an int >= 1, got {every!r}")
     if every > 1 and "gramian" not in getattr(weighting, "reads", ()):
         raise ValueError("every: applies to a Weighting that reads the Gramian")
-    scope = check_scope(weighting.scope if scope is None else scope)
+    scope = rule_scope(weighting, scope)
     return MultitaskValueAndGrad(
         encode,
         decode,

@@ -11,7 +11,7 @@ from optax import microbatching
 from optax.experimental import aggregating
 
 import mgda_jax
-from mgda_jax import aggregate, aggregate_states, mgda
+from mgda_jax import Weighting, aggregate, aggregate_states, mgda
 from mgda_jax.weighting import fixed, min_norm, moco, trimmed_mean, uniform
 
 EPS = float(np.finfo(np.float32).eps)
@@ -257,6 +257,80 @@ def test_a_forgotten_task_axis_raises_without_params_too():
     tx = mgda(2)
     with pytest.raises(ValueError, match="task axis of 2"):
         tx.update({"w": jnp.ones(3)}, tx.init({"w": jnp.ones(3)}))
+
+
+PLAIN = {"w": jnp.ones((2, 3))}  # as long as there are tasks
+
+
+def test_a_gradient_as_long_as_there_are_tasks_raises_without_params():
+    tx = mgda(2)
+    state = tx.init(PLAIN)
+    with pytest.raises(ValueError, match=r"'w': expected shape \(2, 2, 3\).*got \(2, 3\)"):
+        tx.update(PLAIN, state)
+    other = mgda(2)  # as after a restart from a file
+    with pytest.raises(ValueError, match="expected update.updates, state, params., or init before"):
+        other.update(PLAIN, state)
+    rows = {"w": jnp.ones((2, 2, 3))}
+    close(tx.update(rows, state)[0]["w"], np.ones((2, 3)))
+    close(other.update(rows, state, PLAIN)[0]["w"], np.ones((2, 3)))
+
+
+def test_one_transformation_serves_parameters_of_several_shapes():
+    tx = mgda(2)
+    for shape in ((2, 3), (3,), (5,)):
+        tx.init({"w": jnp.ones(shape)})
+    for shape in ((2, 3), (3,)):
+        assert tx.update({"w": jnp.ones((2, *shape))}, tx.init(PLAIN))[0]["w"].shape == shape
+
+
+def test_the_jacobian_of_a_dict_of_losses_raises():
+    def losses(params):
+        return {"a": jnp.sum(params["w"]), "b": jnp.sum(params["w"] ** 2)}
+
+    tx, jacobian = mgda(2), jax.jacrev(losses)(PLAIN)
+    for params in (None, PLAIN):
+        with pytest.raises(ValueError, match="expected the structure of params"):
+            tx.update(jacobian, tx.init(PLAIN), params)
+
+
+def test_a_missing_gradient_raises():
+    params = {"w": jnp.ones(3), "v": jnp.ones(3)}
+    with pytest.raises(ValueError, match="structure of params, no gradient at 'v'"):
+        step(mgda(2), {"w": ROWS}, params)
+
+
+OWN = {"w": np.ones(3, np.float32), "heads": {"a": np.ones(2, np.float32), "b": np.ones(1)}}
+OWN_GRADS = {"w": ROWS, "heads": {"a": np.full(2, np.nan, np.float32), "b": np.full(1, 5.0)}}
+OWNED = {"shared": {"w": True, "heads": False}, "owner": {"w": 0, "heads": {"a": 0, "b": 1}}}
+
+
+@pytest.mark.parametrize("rule", [min_norm(), uniform(), trimmed_mean(), moco()])
+def test_an_inactive_tasks_own_leaf_is_zero(rule):
+    updates, _ = step(aggregate(rule, 2, **OWNED), OWN_GRADS, OWN, active=[False, True])
+    np.testing.assert_array_equal(updates["heads"]["a"], [0, 0])
+    close(updates["heads"]["b"], [5])
+    assert np.isfinite(updates["w"]).all()
+
+
+@pytest.mark.parametrize("rule", [fixed([2.0, 3.0]), trimmed_mean()])
+def test_own_leaves_of_integers_have_no_gradient_and_none_is_made(rule):
+    params = {**OWN, "heads": {"a": np.ones(2, np.float32), "b": np.ones(1, np.int32)}}
+    none = np.zeros(1, jax.dtypes.float0)
+    grads = {"w": ROWS, "heads": {"a": np.ones(2, np.float32), "b": none}}
+    tx = aggregate(rule, 2, **OWNED)
+    active = jnp.array([True, False])
+    updates, _ = tx.update(grads, tx.init(params), params, active=active)
+    assert updates["heads"]["b"].dtype == jax.dtypes.float0
+    close(updates["heads"]["a"], np.full(2, 2.0 if isinstance(rule, Weighting) else 1.0))
+
+
+def test_a_row_rule_cannot_scale_own_gradients():
+    with pytest.raises(ValueError, match="scope: a RowRule has no weights"):
+        aggregate(trimmed_mean(), 2, scope="all")
+    with pytest.raises(ValueError, match="scope: a RowRule has no weights"):
+        mgda_jax.multitask_value_and_grad(
+            lambda p, x: x, lambda o, z, x: z, trimmed_mean(), 2, mode="parameters", scope="all"
+        )
 
 
 def test_another_structure_raises():

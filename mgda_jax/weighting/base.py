@@ -48,13 +48,11 @@ class RowRule(NamedTuple):
       update: `update(state, rows, *, losses=None, key=None, active=None, **extra)
         -> (direction, state)`: rows leaves (T, *shape), direction leaves shape.
       reads: extra arguments `update` needs, as in `Weighting`.
-      scope: "shared" or "all", as in `Weighting`.
     """
 
     init: Callable[[PyTree, int], State]
     update: Callable[..., tuple[PyTree, State]]
     reads: frozenset[str] = frozenset()
-    scope: str = "shared"
 
 
 def finite_or_previous(new: PyTree, old: PyTree, ok: jax.Array) -> PyTree:
