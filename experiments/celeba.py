@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from experiments.config import (
-    UNSET,
-    UNSET_RATES,
     FeedConfig,
     chosen,
     hint,
@@ -64,11 +62,13 @@ class CelebaConfig(FeedConfig):
     data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
     methods: str = "uniform,mgda_ub"
     seeds: int = 1
-    epochs: Annotated[int, hint("synthetic 10, else 100")] = UNSET
-    batch_size: Annotated[int, hint("synthetic 64, else 256")] = UNSET
-    learning_rate: Annotated[tuple[float, ...], hint("synthetic 2e-3, else 5e-4")] = UNSET_RATES
+    epochs: Annotated[int | None, hint("synthetic 10, else 100", metavar="INT")] = None
+    batch_size: Annotated[int | None, hint("synthetic 64, else 256", metavar="INT")] = None
+    learning_rate: Annotated[
+        tuple[float, ...] | None, hint("synthetic 2e-3, else 5e-4", metavar="[FLOAT [FLOAT ...]]")
+    ] = None
     optimizer: Literal["sgd", "adam"] = "adam"
-    runs_at_once: Annotated[int, hint("all; on a CPU 1")] = UNSET
+    runs_at_once: Annotated[int | None, hint("all; on a CPU 1", metavar="INT")] = None
 
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""

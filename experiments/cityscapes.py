@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from experiments.config import (
-    UNSET,
-    UNSET_RATES,
     FeedConfig,
     chosen,
     hint,
@@ -67,11 +65,13 @@ class CityscapesConfig(FeedConfig):
     regression: Literal["l1", "mse"] = "l1"
     methods: str = "uniform,mgda_ub"
     seeds: int = 1
-    epochs: Annotated[int, hint("synthetic 10, else 250")] = UNSET
+    epochs: Annotated[int | None, hint("synthetic 10, else 250", metavar="INT")] = None
     batch_size: int = 8
-    learning_rate: Annotated[tuple[float, ...], hint("synthetic 3e-3, else 5e-4")] = UNSET_RATES
+    learning_rate: Annotated[
+        tuple[float, ...] | None, hint("synthetic 3e-3, else 5e-4", metavar="[FLOAT [FLOAT ...]]")
+    ] = None
     optimizer: Literal["sgd", "adam"] = "adam"
-    runs_at_once: Annotated[int, hint("all; on a CPU 1")] = UNSET
+    runs_at_once: Annotated[int | None, hint("all; on a CPU 1", metavar="INT")] = None
 
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""

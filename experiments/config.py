@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import math
 import re
 import sys
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 import jax
+import numpy as np
 import tyro
 
 from experiments.errors import ExperimentError
 from experiments.parallel import join_processes
 from experiments.tensorboard import summary_writer
 
-UNSET = -1  # of a number whose default depends on the data set
-UNSET_RATES = (float(UNSET),)
+# None stands for a default that depends on the data set or machine; `resolved` puts it in.
+TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+# Beyond these a count is a typing error: no memory holds so many runs, no clock so many epochs.
+MOST = {"seeds": 10_000, "grid": 10_000, "epochs": 1_000_000, "log_points": 1_000_000}
 
 
 def hint(text: str, metavar: str | None = None) -> Any:
@@ -72,8 +76,8 @@ class TrainingConfig:
 
     methods: str = "single,uniform,uniform(reduction=mean),mgda,mgda_ub"
     seeds: int = 3
-    epochs: int = UNSET
-    batch_size: int = UNSET
+    epochs: int = 10
+    batch_size: int = 32
     learning_rate: tuple[float, ...] = (0.05,)
     tuned_by: Annotated[Path | None, hint("none", metavar="PATH")] = None
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -82,8 +86,10 @@ class TrainingConfig:
     decay_every: float = 0.3
     grid: int = 9
     head_scope: Literal["rule", "shared", "all"] = "rule"
-    runs_at_once: Annotated[int, hint("all")] = UNSET
-    steps_per_dispatch: Annotated[int, hint("a whole epoch; of a stream 8")] = UNSET
+    runs_at_once: Annotated[int | None, hint("all", metavar="INT")] = None
+    steps_per_dispatch: Annotated[
+        int | None, hint("a whole epoch; of a stream 8", metavar="INT")
+    ] = None
     log_points: int = 10
     tensorboard: tyro.conf.FlagCreatePairsOff[bool] = False
     checkpoint_seconds: float = 10.0
@@ -94,23 +100,23 @@ class TrainingConfig:
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
 
     def resolved(self) -> Self:
-        """With a number in place of every UNSET; experiments override it."""
+        """With a number in place of every None; experiments override it."""
         return self
 
     def check(self) -> None:
         """Raise ExperimentError naming the first flag whose value makes no sense."""
         for flag in ("seeds", "epochs", "batch_size", "grid", "log_points"):
-            _require(getattr(self, flag) >= 1, flag, "at least 1", getattr(self, flag))
-        _require(len(self.learning_rate) > 0, "learning_rate", "one or more", "none")
+            _require_count(flag, getattr(self, flag))
         for flag in ("runs_at_once", "steps_per_dispatch"):
-            count = getattr(self, flag)
-            _require(count == UNSET or count >= 1, flag, "at least 1", count)
-        for rate in self.learning_rate:
-            _require(0 < rate < math.inf, "learning_rate", "positive numbers", rate)
+            if getattr(self, flag) is not None:
+                _require_count(flag, getattr(self, flag))
+        check_rates(*self.learning_rate)
         _require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         for flag in ("decay_factor", "decay_every"):
             value = getattr(self, flag)
-            _require(0 < value < math.inf, flag, "a positive number", value)
+            _require(TINY <= value <= HUGE, flag, "a positive number of float32", value)
+        seconds = self.checkpoint_seconds
+        _require(0 <= seconds < math.inf, "checkpoint_seconds", "0 or more seconds", seconds)
         if self.tuned_by is not None and not self.tuned_by.is_dir():
             raise ExperimentError(f"--tuned-by: no such folder {self.tuned_by}")
         if self.tensorboard:
@@ -122,6 +128,15 @@ def check_name(name: str) -> None:
     """Raise ExperimentError where --name is not the name of one folder."""
     named = name in ("", Path(name).name) and name != ".."
     _require(named, "name", "the name of one folder", repr(name))
+
+
+def check_rates(*rates: float) -> None:
+    """Raise ExperimentError unless there are learning rates, each once and more than 0."""
+    _require(len(rates) > 0, "learning_rate", "one or more", "none")
+    for rate in rates:
+        _require(TINY <= rate <= HUGE, "learning_rate", "positive numbers of float32", rate)
+    once = len(set(rates)) == len(rates)
+    _require(once, "learning_rate", "each number once", " ".join(map(str, rates)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,21 +157,21 @@ class FeedConfig(TrainingConfig):
         """Also of the feed."""
         super().check()
         streams = self.feed == "grain"
-        _require(self.workers >= 0, "workers", "0 or more", self.workers)
+        _require(0 <= self.workers <= 1024, "workers", "0 to 1024", self.workers)
         _require(streams or not self.workers, "workers", "0 without --feed grain", self.workers)
 
 
 Value = TypeVar("Value")
 
 
-def chosen(value: Value, default: Value) -> Value:
+def chosen(value: Value | None, default: Value) -> Value:
     """A flag's value, or the default where it was not given."""
-    return default if value in (UNSET, UNSET_RATES) else value
+    return default if value is None else value
 
 
-def one_at_a_time(runs_at_once: int) -> int:
+def one_at_a_time(runs_at_once: int | None) -> int | None:
     """--runs-at-once by default where a CPU's cache holds one run's step at most."""
-    return 1 if runs_at_once == UNSET and jax.default_backend() == "cpu" else runs_at_once
+    return 1 if runs_at_once is None and jax.default_backend() == "cpu" else runs_at_once
 
 
 class Options(Protocol):
@@ -204,11 +219,7 @@ def parse(config_type: type[Config], prog: str, args: list[str] | None = None) -
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-    # tyro draws its message as a box of several lines: a title, the message, more help.
-    lines = [re.sub(r"^│\s?|\s*│$", "", line).strip() for line in errors.getvalue().splitlines()]
-    body = [line for line in lines[1:] if not line.startswith("╭")]
-    end = next((i for i, line in enumerate(body) if not line or line[0] in "─╰"), len(body))
-    raise ExperimentError(f"{' '.join(body[:end])} (see --help)")
+    raise ExperimentError(_one_line(errors.getvalue()))
 
 
 def run_main(
@@ -238,6 +249,26 @@ def run_main(
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
+
+
+def _one_line(box: str) -> str:
+    """What tyro draws as a box of several lines: a title, the message, suggestions, more help."""
+    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip() for line in box.splitlines()]
+    bare = [line.strip("─╭╰╮╯-+") for line in lines[1:]]
+    body = list(itertools.dropwhile(lambda line: not line, bare))
+    message = " ".join(itertools.takewhile(bool, body))
+    message = re.sub(
+        r"no type matching \{None\}\|(.*) could be instantiated from", r"expected \1, got", message
+    )
+    flags = dict.fromkeys(re.findall(r"^(--\w[\w-]*)", "\n".join(lines), flags=re.MULTILINE))
+    meant = f"; perhaps you meant {' or '.join(flags)}" if flags and "Unrecog" in message else ""
+    return f"{message}{meant} (see --help)"
+
+
+def _require_count(flag: str, count: int) -> None:
+    _require(count >= 1, flag, "at least 1", count)
+    most = MOST.get(flag, np.iinfo(np.int32).max)
+    _require(count <= most, flag, f"at most {most}", count)
 
 
 def _require(condition: bool, flag: str, expected: str, got: object) -> None:

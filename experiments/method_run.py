@@ -14,7 +14,7 @@ from jax import lax
 from tqdm import tqdm
 
 from experiments.checkpoints import Checkpoints, shapes
-from experiments.config import UNSET, TrainingConfig
+from experiments.config import TrainingConfig
 from experiments.data.stream import Stream
 from experiments.errors import ExperimentError
 from experiments.feed import Feed, MemoryFeed, StreamFeed
@@ -93,7 +93,7 @@ class MethodRun:
             return self.trainer.train_steps(*state_and_run, data, epoch, first, steps)
 
         at_once = self.config.runs_at_once
-        if at_once in (UNSET, len(self.labels)):
+        if at_once is None or at_once >= len(self.labels):
             return jax.vmap(one)((state, runs))
         return lax.map(one, (state, runs), batch_size=None if at_once == 1 else at_once)
 
@@ -146,7 +146,7 @@ class MethodRun:
     def _compile(self, state: PyTree, feed: Feed, epoch: int) -> list[Dispatch]:
         """The dispatches of an epoch: the last is shorter where its steps do not divide."""
         total, most = self.trainer.steps_per_epoch, self.config.steps_per_dispatch
-        if most == UNSET:
+        if most is None:
             most = _STREAMED if isinstance(feed, StreamFeed) else total
         firsts = range(0, total, most)
         lengths = [min(most, total - first) for first in firsts]

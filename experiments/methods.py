@@ -2,9 +2,10 @@
 
 import ast
 import dataclasses
+import difflib
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -139,15 +140,15 @@ def _make_rule(name: str, options: dict[str, str], steps_per_epoch: int) -> Weig
     rule_name = _ALIASES.get(name, name)
     if rule_name not in rules:
         raise MethodError(
-            f"--methods: no method {name!r}; expected one of {', '.join(method_names())}; "
-            f"those that read the Gramian also with the suffix {_UB}"
+            f"--methods: no method {name!r}{_meant(name, method_names())}; expected one of "
+            f"{', '.join(method_names())}; those that read the Gramian also with the suffix {_UB}"
         )
     factory = getattr(weighting, rule_name)
     known = _parameters(factory)
     if unknown := set(options) - set(known):
         raise MethodError(
             f"--methods: {name} takes the options {', '.join(known) or 'none'}; "
-            f"got {', '.join(sorted(unknown))}"
+            f"got {', '.join(sorted(unknown))}{_meant(min(unknown), known)}"
         )
     given = {key: _value(key, text, steps_per_epoch) for key, text in options.items()}
     if _STEPS in known:
@@ -161,6 +162,11 @@ def _make_rule(name: str, options: dict[str, str], steps_per_epoch: int) -> Weig
         return factory(**given)
     except (TypeError, ValueError) as error:
         raise MethodError(f"--methods: {error}") from None
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.removesuffix(_UB), known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _value(key: str, text: str, steps_per_epoch: int) -> Any:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from experiments.config import (
-    UNSET,
-    UNSET_RATES,
     TrainingConfig,
     chosen,
     hint,
@@ -59,12 +57,15 @@ class MultiMnistConfig(TrainingConfig):
 
     dataset: Literal["digits", "mnist", "fashion", "mnist_fashion"] = "digits"
     data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
-    epochs: Annotated[int, hint("digits 15, else 100")] = UNSET
-    batch_size: Annotated[int, hint("digits 64, else 256")] = UNSET
-    learning_rate: Annotated[tuple[float, ...], hint("digits 0.05, else 0.02 0.05 0.1")] = (
-        UNSET_RATES
+    epochs: Annotated[int | None, hint("digits 15, else 100", metavar="INT")] = None
+    batch_size: Annotated[int | None, hint("digits 64, else 256", metavar="INT")] = None
+    learning_rate: Annotated[
+        tuple[float, ...] | None,
+        hint("digits 0.05, else 0.02 0.05 0.1", metavar="[FLOAT [FLOAT ...]]"),
+    ] = None
+    runs_at_once: Annotated[int | None, hint("all; on a CPU 1 but for digits", metavar="INT")] = (
+        None
     )
-    runs_at_once: Annotated[int, hint("all; on a CPU 1 but for digits")] = UNSET
 
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""

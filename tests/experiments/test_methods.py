@@ -66,6 +66,9 @@ def test_rules_of_the_epoch_learn_its_length():
     ("text", "message"),
     [
         ("nothing", "no method 'nothing'; expected one of single, grid, mgda, mgda_ub"),
+        ("mgad", r"no method 'mgad' \(did you mean mgda\?\)"),
+        ("nash_mlt_ub", r"no method 'nash_mlt' \(did you mean nash_mtl\?\)"),
+        ("mgda(normalisation=l2)", r"got normalisation \(did you mean normalization\?\)"),
         ("mgda,mgda", "named twice"),
         ("mgda(", "cannot read"),
         ("mgda(l2)", "expected option=value"),
