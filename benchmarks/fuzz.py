@@ -1,0 +1,187 @@
+"""Random problems by the million through every rule, each answer checked against its definition.
+
+    python -m benchmarks.fuzz
+    python -m benchmarks.fuzz --rules min_norm,upgrad --count 10000 --seed 1
+
+By default 1e6 problems for min_norm and 1e5 for every other rule, spread over T = 2, 3, 4, 6, 10
+and the families of benchmarks.fuzz_problems. One row a rule: problems; answers that are finite;
+that meet the rule's constraint; whose residual is within the bound of benchmarks.fuzz_checks;
+NaN and Inf that showed, of those put in; violations with a reason that can be measured on the
+problem (listed below the table); and violations without one. Each of the last is
+printed with what makes it again, and makes the exit code 1. Rules with a memory take two steps.
+"""
+
+import argparse
+import functools
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.fuzz_checks import CHECKS, ROWS, Case
+from benchmarks.fuzz_problems import NAMES, POISONED, Batch, make_batch
+from mgda_jax.gramian import gramian
+from mgda_jax.weighting import cross_gramian
+from mgda_jax.weighting.base import RowRule, apply_row_rule, update_weights
+from tests.weighting.rules import RULES
+
+TASKS = (2, 3, 4, 6, 10)
+BATCH = 4096
+_CERTIFIED = ("min_norm", "upgrad", "dual_proj", "nash_mtl", "fair_grad", "cagrad", "imtl_g",
+              "config", "aligned_mtl", "pcgrad", "gradvac", "krum")  # fmt: skip
+_FIELDS = ("problems", "finite", "constraint", "certified", "NaN kept", "explained", "unexplained")
+_SHOWN = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rules", default=",".join(RULES), help="names, separated by commas")
+    parser.add_argument("--count", type=int, help="problems a rule; 1e6 for min_norm, 1e5 else")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    names = args.rules.split(",")
+    unknown = sorted(set(names) - set(RULES))
+    if unknown:
+        parser.error(f"--rules: expected names among {', '.join(RULES)}, got {', '.join(unknown)}")
+    print(f"| rule | {' | '.join(_FIELDS)} |\n|---|{'---:|' * len(_FIELDS)}", flush=True)
+    remarks: list[str] = []
+    failed = False
+    for name in names:
+        count = args.count or (1_000_000 if name == "min_norm" else 100_000)
+        total, reasons, found = fuzz(name, count, args.seed)
+        print(f"| {name} | {' | '.join(str(total[f]) for f in _FIELDS)} |", flush=True)
+        for line in found[:_SHOWN]:
+            print(f"{name}: {line}", file=sys.stderr, flush=True)
+        remarks += [f"- {name}, {number} explained: {why}" for why, number in reasons.items()]
+        remarks += [f"- {name}, unexplained: {line}" for line in found[:_SHOWN]]
+        failed |= bool(found)
+    print("\n" + "\n".join(remarks))
+    return int(failed)
+
+
+def fuzz(name: str, count: int, seed: int) -> tuple[Counter, Counter, list[str]]:
+    """Counts by field, explained ones by reason, a line for each family and T with violations."""
+    total, reasons, found = Counter(), Counter(), []
+    share = -(-count // len(TASKS))
+    for num_tasks in TASKS:
+        step, size = compiled(name, num_tasks), min(BATCH, share)
+        worst: Counter = Counter()
+        first: dict[str, str] = {}
+        for k in range(-(-share // size)):
+            index = seed * 1_000_000 + k
+            batch = make_batch(size, num_tasks, index)
+            matrix, answer, clean, shown = jax.device_get(step(batch))
+            bad, why = judge(name, batch, matrix, answer, clean, shown, total, reasons)
+            for i in np.nonzero(bad)[0]:
+                family = NAMES[batch.family[i]]
+                worst[family] += 1
+                first.setdefault(
+                    family, f"make_batch({size}, {num_tasks}, {index}), problem {i}: {why(i)}"
+                )
+        found += [f"{family}, T = {num_tasks}, {worst[family]} problems; {first[family]}"
+                  for family in worst]  # fmt: skip
+    return total, reasons, found
+
+
+@functools.cache
+def compiled(name: str, num_tasks: int) -> Any:
+    """Batch → Gramians, answers (weights or directions) and states, in one program."""
+    rule = RULES[name].make(tuple(t % 4 for t in range(num_tasks)))
+    steps = 1 if name in _CERTIFIED else 2
+
+    def solve(rows, losses, rounded):
+        exact = gramian(rows)
+        coarse = jax.lax.reduce_precision(exact.matrix, exponent_bits=8, mantissa_bits=7)
+        given = exact._replace(matrix=jnp.where(rounded, coarse, exact.matrix))
+
+        def step(state, scale):
+            extra = {"losses": losses * scale, "previous_losses": losses * scale * 0.75}
+            if isinstance(rule, RowRule):
+                answer, state = apply_row_rule(rule, state, rows, **extra)
+                return state, answer
+            if "cross_gramian" in rule.reads:
+                extra["cross_gramian"] = cross_gramian(rows, rows + jnp.flip(rows, -1) / 2)
+            answer, state = update_weights(rule, state, num_tasks=num_tasks, gramian=given, **extra)
+            return state, answer
+
+        init = rule.init(rows[0], num_tasks) if isinstance(rule, RowRule) else rule.init(num_tasks)
+        state, answers = jax.lax.scan(step, init, jnp.linspace(1.0, 1.25, steps))
+        numbers = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
+        clean = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in numbers] or [True]))
+        shown = {f: getattr(state, f) for f in ("kkt", "residual", "regularization", "feasible")
+                 if hasattr(state, f)}  # fmt: skip
+        return given.matrix, answers[-1], clean, shown
+
+    run = jax.jit(jax.vmap(solve))
+    return lambda batch: run(batch.rows, batch.losses, batch.rounded)
+
+
+def judge(name, batch: Batch, matrix, answer, clean, shown, total: Counter, reasons: Counter):
+    """Which problems are unexplained, and a function that says why; adds to the counters."""
+    answer = answer.astype(np.float64)
+    rule = RULES[name].make((0, 1, 2, 3))
+    poisoned = np.isin(batch.family, [NAMES.index(f) for f in POISONED])
+    finite = np.all(np.isfinite(answer), axis=1)
+    kept = poisoned & clean & _shows(rule, batch, answer)
+    # Nothing is measured on what is not finite; it is judged by that alone.
+    usable = finite & ~poisoned
+    (chosen,) = np.nonzero(usable)
+    part = Batch(*(x[chosen] for x in batch))
+    state = SimpleNamespace(**{k: v[chosen].astype(np.float64) for k, v in shown.items()})
+    weights = np.zeros(part.losses.shape) if isinstance(rule, RowRule) else answer[chosen]
+    with np.errstate(all="ignore"):
+        case = Case(part, matrix[chosen].astype(np.float64), weights, state)
+        if name in CHECKS:
+            verdict = CHECKS[name](case)
+        else:
+            verdict = ROWS[name](case, answer[chosen])
+    constraint, certified = (_spread(x, chosen, len(finite)) for x in verdict[:2])
+    excused = np.zeros(len(finite), bool)
+    wrong = ~poisoned & ~(finite & constraint & certified)
+    for reason, mask in verdict.reasons.items():
+        applies = _spread(mask, chosen, len(finite)) & wrong & ~excused
+        excused |= applies
+        if applies.any():
+            reasons[reason] += int(applies.sum())
+    bad = (wrong & ~excused) | (poisoned & ~kept) | ~clean
+    total.update({
+        "problems": len(finite), "finite": int(usable.sum()),
+        "constraint": int(constraint.sum()), "certified": int(certified.sum()),
+        "NaN kept": int(kept.sum()), "explained": int((excused & ~bad).sum()),
+        "unexplained": int(bad.sum()),
+    })  # fmt: skip
+
+    def why(i):
+        values = {k: float(v[i]) for k, v in shown.items()}
+        parts = {"finite": finite, "constraint": constraint, "certified": certified, "state": clean}
+        lost = "NaN lost" if poisoned[i] and not kept[i] else ""
+        return f"not {', '.join(k for k, v in parts.items() if not v[i])} {lost} {values}"
+
+    return bad, why
+
+
+def _shows(rule, batch: Batch, answer: np.ndarray) -> np.ndarray:
+    """The step's own numbers show what was put in: weights, else the direction they give."""
+    bad = ~np.isfinite(answer)
+    if isinstance(rule, RowRule):
+        return np.logical_or.reduce(bad, axis=1)
+    if {"gramian", "cross_gramian"} & rule.reads:
+        return np.logical_and.reduce(np.isnan(answer), axis=1)
+    with np.errstate(all="ignore"):
+        direction = np.einsum("nt,ntp->np", answer, batch.rows)
+    return np.logical_or.reduce(~np.isfinite(direction), axis=1)
+
+
+def _spread(mask: np.ndarray, chosen: np.ndarray, count: int) -> np.ndarray:
+    full = np.zeros(count, bool)
+    full[chosen] = mask
+    return full
+
+
+if __name__ == "__main__":
+    sys.exit(main())

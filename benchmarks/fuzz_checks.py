@@ -1,0 +1,373 @@
+"""What every rule's answers must satisfy, measured in float64 on the rows, for a whole batch.
+
+Bounds are in eps of float32 and free of scale. A violation is explained only by a reason that
+can be measured on the problem itself or that the rule's state reports.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.fuzz_problems import NAMES, Batch
+from tests.problems import reference
+
+EPS = float(np.finfo(np.float32).eps)
+# Below this distance of the unit rows' hull from the origin the Gramian's rounding decides.
+HULL = EPS ** (1 / 3)
+
+
+class Case:
+    """A batch and what a rule made of it, rows and weights in a scale in which nothing overflows.
+
+    Attributes:
+      rows, norms: (N, T, P) and (N, T), the largest entry of each problem in [1/2, 1).
+      weights: (N, T), of the rows as they were.
+      scaled: (N, T) weights · 2^exponent: those whose Σ w_t g_t is the direction.
+      gains: (N, T) ⟨g_t, d⟩, of the Gramian itself where its entries were rounded.
+      size: (N,) Σ |w_t| ‖g_t‖.
+    """
+
+    def __init__(self, batch: Batch, matrix: np.ndarray, weights: np.ndarray, state: Any):
+        self.batch, self.state = batch, state
+        rows = batch.rows.astype(np.float64)
+        exponent = np.frexp(np.abs(rows).max(axis=(1, 2)))[1]
+        self.rows = np.ldexp(rows, -exponent[:, None, None])
+        self.exponent = exponent
+        self.flushed = np.trace(matrix, axis1=1, axis2=2) == 0
+        exact = self.rows @ self.rows.swapaxes(1, 2)
+        # The rule's own Gramian, rounded, in the same scale as the exact one.
+        factor = np.trace(exact, axis1=1, axis2=2) / np.trace(matrix, axis1=1, axis2=2)
+        given = matrix * np.exp2(np.round(np.log2(factor)))[:, None, None]
+        self.matrix = np.where(batch.rounded[:, None, None], given, exact)
+        self.norms = np.sqrt(np.diagonal(self.matrix, axis1=1, axis2=2))
+        self.weights = weights
+        self.scaled = np.ldexp(weights, exponent[:, None])
+        self.gains = np.einsum("nst,nt->ns", self.matrix, weights)
+        self.size = np.sum(np.abs(weights) * self.norms, axis=1)
+        unit = self.matrix / _safe(self.norms)[:, :, None] / _safe(self.norms)[:, None, :]
+        self.values = np.linalg.eigvalsh(unit)
+        self.absolute = np.abs(unit)
+        self.unit = unit
+        self.num_tasks = weights.shape[1]
+
+    def of(self, *families: str) -> np.ndarray:
+        return np.isin(self.batch.family, [NAMES.index(name) for name in families])
+
+    @property
+    def indefinite(self) -> np.ndarray:
+        return self.batch.rounded & (self.values[:, 0] < 0)
+
+    @property
+    def ambiguous(self) -> np.ndarray:
+        """An eigenvalue of the unit rows' Gramian so near the cut that rounding decides."""
+        return at_cut(self.values)
+
+
+def at_cut(values: np.ndarray) -> np.ndarray:
+    """Whether an eigenvalue, rising along the last axis, is within 16 times of the cut at T·eps."""
+    cut = values.shape[1] * EPS * values[:, -1:]
+    return np.any((values > cut / 16) & (values < cut * 16), axis=1)
+
+
+class Verdict(NamedTuple):
+    """constraint, certified: (N,) bool. reasons: name → (N,) bool, why a violation is none."""
+
+    constraint: np.ndarray
+    certified: np.ndarray
+    reasons: dict[str, np.ndarray]
+
+
+Check = Callable[[Case], Verdict]
+
+
+def _safe(values: np.ndarray) -> np.ndarray:
+    return np.where(values == 0, 1, values)
+
+
+def _is_simplex(case: Case) -> np.ndarray:
+    total = np.sum(case.weights, axis=1)
+    bound = 4 * EPS * np.sqrt(case.num_tasks)
+    return (case.weights.min(axis=1) >= 0) & (np.abs(total - 1) <= bound)
+
+
+def simplex(case: Case) -> Verdict:
+    holds = _is_simplex(case)
+    return Verdict(holds, holds, {})
+
+
+def min_norm(case: Case) -> Verdict:
+    """Backward error and, where rounding of the Gramian allows, the relative residual."""
+    length = np.sum(case.weights * case.gains, axis=1)
+    excess = np.maximum(length[:, None] - case.gains, 0)
+    s1 = case.size[:, None]
+    backward = np.max(excess / _safe((case.norms + s1) * s1), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kkt = np.max(np.where(excess > 0, excess / (case.norms * s1), 0), axis=1)
+        noise = EPS * case.size / _safe(case.norms).min(axis=1)
+    hardest = case.of("spread_tied_opposed", "spread_1e8", "spread_1e4", "spread_common")
+    exact = (backward <= np.where(hardest, 1e-5, 1e-6)) & (kkt <= 2e-6 + 8 * noise)
+    honest = kkt <= case.state.kkt + 4 * EPS + 8 * noise
+    reasons = {"indefinite Gramian, and the state's kkt says so": case.indefinite & honest}
+    return Verdict(_is_simplex(case), exact & honest, reasons | _flushed(case))
+
+
+def _flushed(case: Case) -> dict[str, np.ndarray]:
+    return {"denormal rows count as zero": case.flushed}
+
+
+def cone(case: Case) -> Verdict:
+    """UPGrad and DualProj: the direction conflicts with no task."""
+    bound = -16 * EPS * case.norms * case.size[:, None]
+    descends = np.all(case.gains >= bound, axis=1)
+    small = np.maximum(case.state.residual, case.state.regularization) <= 64 * EPS
+    reasons = {"indefinite Gramian": case.indefinite} | _flushed(case)
+    return Verdict(descends & (case.weights.min(axis=1) >= 0), small, reasons)
+
+
+def bargain(power: float) -> Check:
+    """w_tᵖ ⟨g_t, d⟩ = 1 as far as weights rounded to float32 can tell."""
+
+    def check(case: Case) -> Verdict:
+        there = case.norms > 0
+        shares = case.scaled * case.norms  # of unit rows, in the problem's own scale
+        powers = np.where(there, case.scaled, 0) ** power
+        # w solves the scaled problem when multiplied by 2^e for p = 1, 2^{2e/(1+p)} else.
+        ratio = 2 / (1 + power) - 1
+        factor = np.exp2(case.exponent * ratio)[:, None]
+        shares, powers = shares * factor, powers * factor**power
+        terms = np.einsum("nst,nt->ns", case.unit, shares) * case.norms
+        sizes = np.einsum("nst,nt->ns", case.absolute, shares) * case.norms
+        off = np.max(np.where(there, np.abs(powers * terms - 1), 0), axis=1)
+        floor = np.max(np.where(there, powers * sizes, 0), axis=1)
+        solved = off <= 1e-5 + 64 * EPS * floor
+        regularised = case.state.regularization > 0
+        honest = case.state.residual <= 1e-5 + 64 * EPS * floor
+        near = np.zeros(len(off), bool)
+        for i in np.nonzero(regularised & ~solved)[0]:
+            near[i] = _hull_distance(case.rows[i], case.norms[i]) <= HULL
+        positive = np.all((case.weights > 0) | ~there, axis=1)
+        limit = float(np.finfo(np.float32).max)
+        clipped = np.any((np.abs(case.weights) >= limit) | (case.weights < 1e-37) & there, axis=1)
+        reasons = {
+            "0 in the hull of the unit rows: regularised, as the state says": near & honest,
+            "indefinite Gramian": case.indefinite,
+            "weights beyond float32's range": clipped,
+        }
+        return Verdict(positive, solved, reasons | _flushed(case))
+
+    return check
+
+
+def _hull_distance(rows: np.ndarray, norms: np.ndarray) -> float:
+    units = rows[norms > 0] / norms[norms > 0, None]
+    return float(np.linalg.norm(reference(units) @ units))
+
+
+def cagrad(case: Case) -> Verdict:
+    least = 1 / case.num_tasks
+    mean = np.full_like(case.weights, least)
+    added = case.weights - least
+    radius = _length(case, added)
+    length = _length(case, mean)
+    rounding = np.sum(case.norms, axis=1) / case.num_tasks
+    inside = radius - 0.4 * length <= 32 * EPS * rounding
+    kept = case.weights.min(axis=1) >= least * (1 - 4 * EPS)
+    ill = case.of("vandermonde", "spread_tied_opposed")
+    small = case.state.residual <= np.where(ill, 1024, 64) * EPS
+    near = case.values[:, 0] < 16 * case.num_tasks * EPS * case.values[:, -1]
+    reasons = {
+        "indefinite Gramian": case.indefinite,
+        "0 near the hull: known to √eps only": near
+        & (case.state.residual <= np.sqrt(EPS))
+        & (radius - 0.4 * length <= np.sqrt(EPS) * rounding),
+    }
+    return Verdict(inside & kept, small, reasons | _flushed(case))
+
+
+def _length(case: Case, weights: np.ndarray) -> np.ndarray:
+    square = np.einsum("ns,nst,nt->n", weights, case.matrix, weights)
+    return np.sqrt(np.maximum(square, 0))
+
+
+def equal(one: bool) -> Check:
+    """Equal cosines to all tasks (weights of sum one with `one`)."""
+
+    def check(case: Case) -> Verdict:
+        there = case.norms > 0
+        along = np.where(there, case.gains / _safe(case.norms), np.nan)
+        spread = np.nanmax(along, axis=1) - np.nanmin(along, axis=1)
+        same = spread <= 64 * case.num_tasks * EPS * case.size
+        total = np.abs(np.sum(case.weights, axis=1) - 1)
+        sums = total <= 16 * EPS * np.sum(np.abs(case.weights), axis=1)
+        constraint = sums | ~case.weights.any(axis=1) if one else np.ones(len(total), bool)
+        reasons = {"an eigenvalue at the rank cut": case.ambiguous, "indefinite": case.indefinite}
+        return Verdict(constraint, same, reasons | _flushed(case))
+
+    return check
+
+
+def aligned(case: Case) -> Verdict:
+    """w = √λ M^{−½} 1/T, λ the least eigenvalue above the cut: wᵀMw = λ ‖P 1/T‖²."""
+    values, vectors = np.linalg.eigh(case.matrix)
+    above = values > case.num_tasks * EPS * values[:, -1:]
+    least = np.min(np.where(above, values, np.inf), axis=1)
+    inside = np.sum(np.where(above, np.sum(vectors, axis=1) / case.num_tasks, 0) ** 2, axis=1)
+    bounded = np.sum(case.weights**2, axis=1) <= (1 + 64 * EPS * case.num_tasks) / case.num_tasks
+    square = np.einsum("nt,nt->n", case.weights, case.gains)
+    size = values[:, -1]
+    near = np.abs(square - least * inside) <= 64 * EPS * size
+    reasons = {"an eigenvalue at the rank cut": at_cut(values), "indefinite": case.indefinite}
+    return Verdict(bounded, near, reasons | _flushed(case))
+
+
+def at_least(least: float) -> Check:
+    """Every gradient keeps its own weight, others are only added (PCGrad, GradVac)."""
+
+    def check(case: Case) -> Verdict:
+        holds = case.weights.min(axis=1) >= least * (1 - 8 * EPS)
+        return Verdict(holds, holds, {})
+
+    return check
+
+
+def positive(case: Case) -> Verdict:
+    holds = case.weights.min(axis=1) >= 0
+    return Verdict(holds, holds, {})
+
+
+def sum_is_tasks(case: Case) -> Verdict:
+    total = np.sum(case.weights, axis=1)
+    holds = np.abs(total / case.num_tasks - 1) <= 16 * EPS
+    return Verdict(holds & (case.weights.min(axis=1) >= 0), holds, {})
+
+
+def equal_products(case: Case) -> Verdict:
+    """w_t L_t the same for every positive loss (GLS, scale-invariant)."""
+    losses = case.batch.losses.astype(np.float64)
+    products = np.where(losses > 0, case.weights * losses, np.nan)
+    spread = np.nanmax(products, axis=1) - np.nanmin(products, axis=1)
+    holds = spread <= 64 * EPS * np.nanmax(products, axis=1)
+    return Verdict(case.weights.min(axis=1) > 0, holds, {})
+
+
+def priority(case: Case) -> Verdict:
+    """‖d‖ = ‖g_1‖, and no conflict with the others while the state calls them feasible."""
+    halted = np.sum(np.abs(case.weights), axis=1) == 0
+    square = np.einsum("nt,nt->n", case.weights, case.gains)
+    lead = case.norms[:, 0]
+    long = np.abs(square - lead**2) <= 256 * EPS * case.size**2
+    descends = np.all(case.gains[:, 1:] >= -64 * EPS * case.norms[:, 1:] * case.size[:, None], 1)
+    alone = (case.weights[:, 0] == 1) & ~case.weights[:, 1:].any(axis=1)
+    feasible = case.state.feasible.astype(bool)
+    infeasible = np.zeros(len(halted), bool)
+    for i in np.nonzero(~feasible)[0]:
+        infeasible[i] = _hull_distance(case.rows[i, 1:], case.norms[i, 1:]) <= HULL
+    vanishes = square <= 64 * EPS * case.size**2
+    certified = np.where(feasible, halted | descends, infeasible & (alone | halted))
+    reasons = {"d vanishes to rounding": vanishes, "indefinite": case.indefinite}
+    return Verdict(halted | long, certified, reasons | _flushed(case))
+
+
+RowCheck = Callable[[Case, np.ndarray], Verdict]
+
+
+def between(factor: float = 1.0) -> RowCheck:
+    """Every coordinate in the range of the rows' entries, times `factor`."""
+
+    def check(case: Case, direction: np.ndarray) -> Verdict:
+        rows = factor * case.rows
+        slack = 16 * EPS * np.max(np.abs(rows), axis=1)
+        above, below = rows.max(axis=1) + slack, rows.min(axis=1) - slack
+        d = np.ldexp(direction, -case.exponent[:, None])
+        holds = np.all((d <= above) & (d >= below), axis=1)
+        return Verdict(holds, holds, _flushed(case))
+
+    return check
+
+
+def below_sum(case: Case, direction: np.ndarray) -> Verdict:
+    """Every coordinate at most Σ |g_t|."""
+    d = np.ldexp(direction, -case.exponent[:, None])
+    holds = np.all(np.abs(d) <= np.sum(np.abs(case.rows), axis=1) * (1 + 16 * EPS), axis=1)
+    return Verdict(holds, holds, _flushed(case))
+
+
+def middle(trimmed: int | None) -> RowCheck:
+    """The mean of every coordinate without as many of its extremes; None for the median."""
+
+    def check(case: Case, direction: np.ndarray) -> Verdict:
+        most = (case.num_tasks - 1) // 2
+        drop = most if trimmed is None else min(trimmed, most)
+        ordered = np.sort(case.rows, axis=1)[:, drop : case.num_tasks - drop]
+        d = np.ldexp(direction, -case.exponent[:, None])
+        slack = (
+            8 * EPS * np.max(np.abs(ordered), axis=1) + np.ldexp(2.0**-126, -case.exponent)[:, None]
+        )
+        exact = np.all(np.abs(d - ordered.mean(axis=1)) <= slack, axis=1)
+        return Verdict(between()(case, direction).constraint, exact, _flushed(case))
+
+    return check
+
+
+def equal_lengths(case: Case, direction: np.ndarray) -> Verdict:
+    """DB-MTL's formula after two steps at L and 1.25 L, in float64."""
+    losses = case.batch.losses.astype(np.float64)
+    losses = np.maximum(losses, losses.max(axis=1, keepdims=True) * 1e-30)
+    norms = np.linalg.norm(case.rows, axis=2)
+    longest = np.max(norms / losses, axis=1) * 0.1 * (0.9 + 1 / 1.25)
+    units = case.rows / _safe(norms)[:, :, None]
+    wanted = longest[:, None] * np.sum(units, axis=1)
+    d = np.ldexp(direction, -case.exponent[:, None])
+    off = np.linalg.norm(d - wanted, axis=1)
+    holds = off <= 64 * EPS * case.num_tasks * longest
+    limit = np.ldexp(longest, case.exponent) * case.num_tasks
+    # A zero loss beside a gradient that is none has a weight of 1e30.
+    reasons = {
+        "norms or losses ratio beyond float32's range": (limit > 1e37) | (limit < 1e-36),
+    }
+    return Verdict(holds, holds, reasons | _flushed(case))
+
+
+CHECKS: dict[str, Check] = {
+    "min_norm": min_norm,
+    "cr_mogm": simplex,
+    "upgrad": cone,
+    "dual_proj": cone,
+    "nash_mtl": bargain(1.0),
+    "fair_grad": bargain(0.5),
+    "cagrad": cagrad,
+    "imtl_g": equal(True),
+    "imtl": equal(False),
+    "pcd": priority,
+    "config": equal(False),
+    "aligned_mtl": aligned,
+    "pcgrad": at_least(1.0),
+    "gradvac": at_least(1.0),
+    "krum": simplex,
+    "modo": simplex,
+    "sdmgrad": simplex,
+    "random": simplex,
+    "rlw": simplex,
+    "uniform": sum_is_tasks,
+    "famo": simplex,
+    "dwa": sum_is_tasks,
+    "gradnorm": sum_is_tasks,
+    "gls": equal_products,
+    "scale_invariant": equal_products,
+    "stch": positive,
+    "uncertainty": positive,
+    "imtl_l": positive,
+    "go4align": positive,
+    "ntkmtl": positive,
+    "fixed": positive,
+}
+ROWS: dict[str, RowCheck] = {
+    "coordinate_median": middle(None),
+    "trimmed_mean": middle(1),
+    "excess_mtl": between(),
+    "moco": between(0.5 + 0.5**1.5 * 0.5),  # of the tracked rows' second step
+    "graddrop": below_sum,
+    "sign_agreement": below_sum,
+    "db_mtl": equal_lengths,
+}
