@@ -1,6 +1,5 @@
 """MGDA-UB as a layer: one copy of a representation per task, combined in the backward pass."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 
 from mgda_jax import _probe
 from mgda_jax.aggregate import AggregateState
-from mgda_jax.gramian import gramian, sum_over_axis, weighted_sum
+from mgda_jax.gramian import gramian, sum_over_axis, varying_axes, weighted_sum
 from mgda_jax.weighting.base import Weighting, update_weights
 
 PyTree = Any
@@ -78,7 +77,7 @@ def branch(
         dtypes = [str(jnp.result_type(leaf)) for leaf in leaves]
         raise ValueError(f"branch: z: expected a floating leaf, got dtypes {dtypes}")
     split = [jnp.asarray(leaf) for leaf, is_float in zip(leaves, floating, strict=True) if is_float]
-    copies: Any = _copies(Solve(rule, num_tasks, axis_name), stacked, split, active, probe)
+    copies = _copies(Solve(rule, num_tasks, axis_name), stacked, split, active, probe)
 
     def whole(floats):
         floats, out = iter(floats), []
@@ -108,6 +107,12 @@ class Solve(NamedTuple):
         if "gramian" in self.rule.reads:
             gram = jax.lax.stop_gradient(gramian(rows, active=active))
             gram = gram if self.axis_name is None else sum_over_axis(gram, self.axis_name)
+            missing = varying_axes(gram.matrix) - varying_axes(jax.tree.leaves(probe)[0])
+            if missing:
+                raise ValueError(
+                    f"axis_name: z varies over the mapped axes {sorted(missing, key=str)}, so each "
+                    "device would find weights of its own; expected their names"
+                )
         weights, rule_state = update_weights(
             self.rule, state.weighting, num_tasks=self.num_tasks, gramian=gram, active=active
         )
@@ -121,15 +126,16 @@ def stack(trees: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _copies(solve: Solve, stacked: bool, leaves: list, active: Any, probe: Any) -> list[Any]:
+def _repeat(solve: Solve, stacked: bool, leaves: list, active: Any, probe: Any) -> list[Any]:
+    del active, probe
     if stacked:
         return [jnp.broadcast_to(leaf, (solve.num_tasks, *leaf.shape)) for leaf in leaves]
     return [leaves] * solve.num_tasks
 
 
 def _forward(solve, stacked, leaves, active, probe):
-    return _copies(solve, stacked, leaves, active, probe), (active, probe)
+    # Not _copies: a second derivative adds up what comes back, it does not weigh it.
+    return _repeat(solve, stacked, leaves, active, probe), (active, probe)
 
 
 def _backward(solve, stacked, saved, cotangents):
@@ -139,4 +145,5 @@ def _backward(solve, stacked, saved, cotangents):
     return weighted_sum(rows, weights, active=active), None, report
 
 
+_copies = jax.custom_vjp(_repeat, nondiff_argnums=(0, 1))
 _copies.defvjp(_forward, _backward)

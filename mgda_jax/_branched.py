@@ -11,7 +11,7 @@ from jax import lax
 from mgda_jax import _probe
 from mgda_jax._branch import Solve, branch, stack
 from mgda_jax.gradients import check_pullbacks, over_tasks
-from mgda_jax.gramian import weighted_sum
+from mgda_jax.gramian import varying_axes, weighted_sum
 from mgda_jax.weighting.base import Weighting
 
 PyTree = Any
@@ -159,9 +159,9 @@ def _summed(rows: PyTree, axis_name: Any) -> PyTree:
     """The rows summed over the axis, unless the pullback has done so (shard_map's check_vma)."""
     if axis_name is None:
         return rows
-    checks = bool(jax.typeof(lax.axis_index(axis_name)).vma)
+    checks = bool(varying_axes(lax.axis_index(axis_name)))
 
     def total(leaf):
-        return leaf if checks and not jax.typeof(leaf).vma else lax.psum(leaf, axis_name)
+        return leaf if checks and not varying_axes(leaf) else lax.psum(leaf, axis_name)
 
     return jax.tree.map(total, rows)

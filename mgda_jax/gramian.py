@@ -167,6 +167,13 @@ def sum_over_axis(gramian: Gramian, axis_name: Any) -> Gramian:
     return normalize(Gramian(matrix, exponent))
 
 
+def varying_axes(leaf: jax.Array) -> frozenset[Any]:
+    """The manual axes over which JAX knows the leaf to vary: none outside shard_map's check_vma."""
+    aval: Any = jax.typeof(leaf)
+    kind = getattr(aval, "manual_axis_type", None)  # jax < 0.10.2: aval.vma
+    return frozenset(getattr(aval, "vma", ()) if kind is None else kind.varying)
+
+
 def check_rows(rows: PyTree, num_tasks: int | None = None, name: str = "gradients") -> int:
     """T, after checking that every leaf is (T, ...) and floating; names the path otherwise."""
     flat = jax.tree_util.tree_flatten_with_path(rows)[0]
