@@ -77,8 +77,8 @@ def multitask_value_and_grad(
         Gramian first, then one more pullback with the weighted cotangent.
       every: new weights every so many steps; in between the last ones are used again and
         the step costs a plain one. (Under vmap both branches run: there it saves nothing.)
-
-      pullbacks: how the T encoder pullbacks of mode "parameters" run, see `task_gradients`.
+      pullbacks: how the T encoder pullbacks of mode "parameters" run, see `task_gradients`;
+        with lean None means "vmap".
 
     Returns:
       oracle, with `oracle.init(shared=None) -> state` (shared is needed for a
@@ -199,7 +199,8 @@ class MultitaskValueAndGrad:
             encoder = per_task_inputs(*model)
         else:
             # Lean wants the batched form: XLA can free each leaf once its products are summed.
-            encoder = shared_inputs(*model, "vmap" if self.lean else self.pullbacks)
+            batched = self.lean and self.pullbacks is None
+            encoder = shared_inputs(*model, "vmap" if batched else self.pullbacks)
         losses, pull_heads, decode_aux = vjp(
             lambda own, zs: self.decode(own, zs, batch), own, encoder.zs, has_aux=has_aux
         )

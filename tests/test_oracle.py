@@ -263,6 +263,22 @@ def test_lean_does_not_keep_all_gradients():
     assert temporaries(lean=True) <= 0.6 * everything
 
 
+def test_lean_runs_its_pullbacks_as_told():
+    def program(pullbacks):
+        oracle = multitask_value_and_grad(
+            encode, DECODE, min_norm(), NUM_TASKS, mode="parameters", lean=True, pullbacks=pullbacks
+        )
+        step = jax.make_jaxpr(lambda: oracle(SHARED, OWN, BATCH, oracle.init())[1])
+        return str(step())
+
+    loops = {how: program(how).count(" scan[") for how in (None, "vmap", "map", "unroll")}
+    assert loops["map"] == loops["vmap"] + 1 and loops[None] == loops["unroll"] == loops["vmap"]
+    assert program(None) == program("vmap") != program("unroll")
+    expected = call(min_norm(), **MODES["lean"])
+    for pullbacks in ("map", "unroll"):
+        close(call(min_norm(), **MODES["lean"], pullbacks=pullbacks)[1], expected[1], 4 * TOL)
+
+
 def test_a_rule_that_reads_nothing_forms_no_gramian():
     oracle = multitask_value_and_grad(encode, DECODE, uniform(), NUM_TASKS, mode="parameters")
     text = jax.jit(oracle).lower(SHARED, OWN, BATCH, oracle.init()).as_text()
