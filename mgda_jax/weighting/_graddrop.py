@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mgda_jax.tasks import check_hyperparameter, task_vector
 from mgda_jax.weighting.base import RowRule
+from mgda_jax.weighting.keys import check_seed, draw_key, new_key
 from mgda_jax.weighting.rows import column, combine_leaves, row_mask
 
 PyTree = Any
@@ -16,7 +17,7 @@ class GradDropState(NamedTuple):
     """State of `graddrop`.
 
     Attributes:
-      key: the PRNG key of the next draw.
+      key: data of the PRNG key of the next draw.
     """
 
     key: jax.Array
@@ -40,7 +41,7 @@ def graddrop(*, leak: float | jax.Array | PyTree = 0.0, seed: int = 0) -> RowRul
       RowRule of scope "shared".
 
     Raises:
-      ValueError: a concrete leak outside [0, 1].
+      ValueError: a concrete leak outside [0, 1], a seed that is no int.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -53,18 +54,17 @@ def graddrop(*, leak: float | jax.Array | PyTree = 0.0, seed: int = 0) -> RowRul
       Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient
       Sign Dropout", NeurIPS 2020, Algorithm 1.
     """
+    check_seed(seed, "graddrop")
     for value in jax.tree.leaves(leak) if isinstance(leak, (dict, list, tuple)) else [leak]:
         if jnp.ndim(value) == 0:
             check_hyperparameter(value, lambda x: 0 <= x <= 1, "graddrop: leak must be in [0, 1]")
 
     def init(params: PyTree, num_tasks: int) -> GradDropState:
         del params, num_tasks
-        return GradDropState(jax.random.key(seed))
+        return GradDropState(new_key(seed))
 
     def update(state, rows, *, key=None, active=None, **_):
-        next_key = state.key
-        if key is None:
-            next_key, key = jax.random.split(state.key)
+        next_key, key = draw_key(state.key, key)
         mask = row_mask(rows, active)
         passing = leak
         if isinstance(leak, (dict, list, tuple)) or jnp.ndim(leak) == 1:

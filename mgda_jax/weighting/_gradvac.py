@@ -9,7 +9,8 @@ from jax import lax
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
-from mgda_jax.weighting.pairwise import corrected_weights, draw_key, others, random_orders
+from mgda_jax.weighting.keys import check_seed, draw_key, new_key
+from mgda_jax.weighting.pairwise import corrected_weights, others, random_orders
 from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 
 
@@ -17,7 +18,7 @@ class GradVacState(NamedTuple):
     """State of `gradvac`.
 
     Attributes:
-      key: the PRNG key of the next orders.
+      key: data of the PRNG key of the next orders.
       targets: ρ (T, T), the moving average of the cosines that task i met at task j.
     """
 
@@ -48,7 +49,7 @@ def gradvac(*, beta: float = 0.5, reduction: str = "sum", seed: int = 0) -> Weig
       Weighting of scope "shared" that reads "gramian".
 
     Raises:
-      ValueError: another reduction, a concrete β outside [0, 1].
+      ValueError: another reduction, a seed that is no int, a concrete β outside [0, 1].
 
     Examples:
       >>> import jax.numpy as jnp
@@ -62,10 +63,11 @@ def gradvac(*, beta: float = 0.5, reduction: str = "sum", seed: int = 0) -> Weig
       Optimization in Massively Multilingual Models", ICLR 2021, Algorithm 1.
     """
     check_reduction(reduction, "gradvac")
+    check_seed(seed, "gradvac")
     check_hyperparameter(beta, lambda x: 0 <= x <= 1, "gradvac: beta must be in [0, 1]")
 
     def init(num_tasks: int) -> GradVacState:
-        return GradVacState(jax.random.key(seed), jnp.zeros((num_tasks, num_tasks)))
+        return GradVacState(new_key(seed), jnp.zeros((num_tasks, num_tasks)))
 
     def update(state, *, gramian, key=None, active=None, **_):
         next_key, key = draw_key(state.key, key)

@@ -8,7 +8,8 @@ from jax import lax
 
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
-from mgda_jax.weighting.pairwise import corrected_weights, draw_key, others, random_orders
+from mgda_jax.weighting.keys import check_seed, draw_key, new_key
+from mgda_jax.weighting.pairwise import corrected_weights, others, random_orders
 from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 
 
@@ -16,7 +17,7 @@ class PCGradState(NamedTuple):
     """State of `pcgrad`.
 
     Attributes:
-      key: the PRNG key of the next orders.
+      key: data of the PRNG key of the next orders.
     """
 
     key: jax.Array
@@ -39,7 +40,7 @@ def pcgrad(*, reduction: str = "sum", seed: int = 0) -> Weighting:
       Weighting of scope "shared" that reads "gramian".
 
     Raises:
-      ValueError: another reduction.
+      ValueError: another reduction, a seed that is no int.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -53,10 +54,11 @@ def pcgrad(*, reduction: str = "sum", seed: int = 0) -> Weighting:
       Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, Algorithm 1.
     """
     check_reduction(reduction, "pcgrad")
+    check_seed(seed, "pcgrad")
 
     def init(num_tasks: int) -> PCGradState:
         del num_tasks
-        return PCGradState(jax.random.key(seed))
+        return PCGradState(new_key(seed))
 
     def update(state, *, gramian, key=None, active=None, **_):
         next_key, key = draw_key(state.key, key)

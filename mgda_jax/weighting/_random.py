@@ -19,7 +19,7 @@ def random(*, concentration: float = 1.0, seed: int = 0) -> Weighting:
       Weighting of scope "all" that reads nothing. Its weights lie on the simplex.
 
     Raises:
-      ValueError: a concentration that is not positive.
+      ValueError: a concentration that is not positive, a seed that is no int.
 
     Examples:
       >>> rule = random(concentration=2.0)
@@ -33,4 +33,4 @@ def random(*, concentration: float = 1.0, seed: int = 0) -> Weighting:
         # Normalised gamma variates, by their logarithms: for a small concentration they underflow.
         return jax.random.loggamma(key, jnp.asarray(concentration, ones.dtype) * ones)
 
-    return drawn(seed, draw)
+    return drawn(seed, draw, "random")

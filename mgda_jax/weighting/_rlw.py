@@ -15,6 +15,9 @@ def rlw(*, seed: int = 0) -> Weighting:
     Returns:
       Weighting of scope "all" that reads nothing. Its weights lie on the simplex.
 
+    Raises:
+      ValueError: a seed that is no int.
+
     Examples:
       >>> rule = rlw(seed=1)
       >>> weights, state = rule.update(rule.init(3))
@@ -25,4 +28,4 @@ def rlw(*, seed: int = 0) -> Weighting:
       Lin et al., "Reasonable Effectiveness of Random Weighting: A Litmus Test for
       Multi-Task Learning", TMLR 2022.
     """
-    return drawn(seed, lambda key, ones: jax.random.normal(key, ones.shape, ones.dtype))
+    return drawn(seed, lambda key, ones: jax.random.normal(key, ones.shape, ones.dtype), "rlw")

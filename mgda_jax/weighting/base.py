@@ -19,8 +19,8 @@ class Weighting(NamedTuple):
     runs on any Gramian: of shared parameters, of a representation, of one layer.
 
     Attributes:
-      init: `init(num_tasks) -> state`. State is a NamedTuple of arrays (PRNG keys
-        included), floats in JAX's default float dtype, finite.
+      init: `init(num_tasks) -> state`. State is a NamedTuple of arrays (a PRNG
+        key as its data), floats in JAX's default float dtype, finite.
       update: `update(state, *, gramian=None, losses=None, key=None, active=None,
         **extra) -> (weights, state)`. gramian is a `Gramian` (or a raw (T, T)
         array), losses (T,), active (T,) bool or None, weights (T,). With `active`

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.keys import check_seed, draw_key, new_key
 from mgda_jax.weighting.losses import softmax
 
 
@@ -14,7 +15,7 @@ class DrawState(NamedTuple):
     """State of a rule that draws.
 
     Attributes:
-      key: the PRNG key of the next draw.
+      key: data of the PRNG key of the next draw.
       ones: (T,) ones, which carry the number of tasks.
     """
 
@@ -22,14 +23,14 @@ class DrawState(NamedTuple):
     ones: jax.Array
 
 
-def drawn(seed: Any, draw: Callable[[jax.Array, jax.Array], jax.Array]) -> Weighting:
+def drawn(seed: Any, draw: Callable[[jax.Array, jax.Array], jax.Array], rule: str) -> Weighting:
+    check_seed(seed, rule)
+
     def init(num_tasks: int) -> DrawState:
-        return DrawState(jax.random.key(seed), jnp.ones(num_tasks))
+        return DrawState(new_key(seed), jnp.ones(num_tasks))
 
     def update(state, *, key=None, active=None, **_):
-        next_key = state.key
-        if key is None:
-            next_key, key = jax.random.split(state.key)
+        next_key, key = draw_key(state.key, key)
         mask = jnp.ones(state.ones.shape, bool) if active is None else active
         return softmax(draw(key, state.ones), mask), state._replace(key=next_key)
 

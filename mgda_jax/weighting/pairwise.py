@@ -30,11 +30,3 @@ def corrected_weights(unit, order, steps, active, one, reduction):
     # `one` is 1, or NaN when the Gramian is not finite.
     weights = jnp.where(mask, one, jnp.zeros_like(one)) + added / unit.norms
     return weights / count(mask, weights.dtype) if reduction == "mean" else weights
-
-
-def draw_key(own: jax.Array, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """The next state's key and the key of this draw."""
-    if key is not None:
-        return own, key
-    split = jax.random.split(own)
-    return split[0], split[1]

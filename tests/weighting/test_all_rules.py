@@ -373,7 +373,7 @@ def test_the_state_is_a_fixed_point_of_shapes_and_shares_no_buffers(name):
     rule = RULES[name].make(ALL)
     tx = aggregate(rule, 4)
     state = tx.init({"a": jnp.zeros(3)})
-    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state) if not _is_key(x)]
+    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
     assert len(set(pointers)) == len(pointers)
 
     def step(state, rows, losses):
@@ -388,8 +388,54 @@ def test_the_state_is_a_fixed_point_of_shapes_and_shares_no_buffers(name):
         assert (new.shape, new.dtype, new.weak_type) == (old.shape, old.dtype, old.weak_type)
 
 
-def _is_key(leaf):
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+@functools.cache
+def states_of(name):
+    """A fresh state in an optimiser's, and one like it that differs in every leaf."""
+    tx = optax.chain(aggregate(RULES[name].make(ALL), 4), optax.identity())
+    fresh = tx.init({"a": jnp.zeros((3, 2)), "b": jnp.zeros(3, jnp.bfloat16)})
+    return fresh, jax.tree.map(lambda x: ~x if x.dtype == bool else x + 1, fresh)
+
+
+def _same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flax_saves_and_restores_the_state(name):
+    serialization = pytest.importorskip("flax.serialization")
+    fresh, later = states_of(name)
+    _same(serialization.from_bytes(fresh, serialization.to_bytes(later)), later)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numpy_saves_and_restores_the_state(name, tmp_path):
+    fresh, later = states_of(name)
+    leaves, treedef = jax.tree.flatten(later)
+    np.savez(tmp_path / "state.npz", *leaves)
+    with np.load(tmp_path / "state.npz", allow_pickle=False) as file:
+        _same(jax.tree.unflatten(treedef, [file[key] for key in file.files]), later)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if RULES[n].draws])
+def test_a_key_may_be_typed_or_raw(name):
+    rule, rows = RULES[name].make(ALL), {"a": jnp.asarray(BASE.rows["a"][0])}
+    tx = aggregate(rule, 4)
+    state = tx.init({"a": jnp.zeros(rows["a"].shape[1:])})
+    step = jax.jit(lambda key: tx.update(rows, state, key=key))
+    typed, raw = step(jax.random.key(3)), step(jax.random.PRNGKey(3))
+    jax.tree.map(np.testing.assert_array_equal, typed, raw)
+    _, kept = typed
+    np.testing.assert_array_equal(kept.weighting.key, state.weighting.key)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if RULES[n].draws])
+@pytest.mark.parametrize("seed", [True, 1.5, float("nan"), "x", None])
+def test_a_seed_that_is_no_int_is_refused(name, seed):
+    with pytest.raises(ValueError, match=f"{name}: seed must be an int, got "):
+        public_rules()[name](seed=seed)
 
 
 def _numbers(name):
