@@ -203,6 +203,13 @@ def test_weights_of_ones_own_on_the_losses_are_part_of_the_losses():
     np.testing.assert_allclose(gradient, [0.8, 0.4], rtol=4 * EPS)
 
 
+def test_nash_mtl_gives_one_direction_whatever_the_losses_weights():
+    rows = jnp.asarray(np.random.default_rng(3).standard_normal((3, 6)), jnp.float32)
+    rule, weighted = rules.nash_mtl(), jnp.array([[1.0], [4.0], [0.125]]) * rows
+    grad = jax.jit(lambda r: jax.grad(linear)(jnp.zeros(6), r, 1.0, rule, branch_probe(3, rule)))
+    np.testing.assert_allclose(grad(weighted), grad(rows), rtol=512 * EPS, atol=512 * EPS)
+
+
 def test_pieces_of_a_batch_have_weights_of_their_own():
     pieces = jnp.split(X, 2)
     each = [all_grads(loss)(W, OWN, branch_probe(2), x) for x in pieces]
