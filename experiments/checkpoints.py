@@ -4,16 +4,19 @@ import shutil
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
+from experiments.errors import ExperimentError
 from experiments.parallel import as_the_leader_says, leads, wait_for_all
+from experiments.run_folder import folder_name, write_text
 
 PyTree = Any
 _SCORE = "score"
+_OWNER = "method.txt"
 
 
 class Checkpoints:
@@ -23,12 +26,26 @@ class Checkpoints:
     the best validation score.
     """
 
+    @classmethod
+    def of_method(cls, root: Path, spec: str, every_seconds: float) -> Self:
+        """Those of one method, in a folder of its own that holds the method's spec in full."""
+        folder = root / folder_name(spec)
+        owner = folder / _OWNER
+        if leads():
+            folder.mkdir(parents=True, exist_ok=True)
+            if not owner.exists():
+                write_text(owner, spec)
+        wait_for_all("checkpoint folder made")
+        if (found := owner.read_text(encoding="utf-8")) != spec:
+            raise ExperimentError(f"{folder}: holds checkpoints of {found!r}, not of {spec!r}")
+        return cls(folder, every_seconds)
+
     def __init__(self, folder: Path, every_seconds: float):
         """Open the folder; every_seconds is the least time between two saves."""
         self._folder, self._every, self._last = folder.absolute(), every_seconds, time.monotonic()
         self._manager = self._open()
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:

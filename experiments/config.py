@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from experiments.tensorboard import summary_writer
 
 # None stands for a default that depends on the data set or machine; `resolved` puts it in.
 TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_PATTERNS = "[]*?\\"  # the checkpoint library looks for its folders by a pattern
+_LONGEST_NAME = 200  # bytes; file systems take 255, and what lies beside a run has longer names
 # Beyond these a count is a typing error: no memory holds so many runs, no clock so many epochs.
 MOST = {"seeds": 10_000, "grid": 10_000, "epochs": 1_000_000, "log_points": 1_000_000}
 
@@ -122,12 +125,30 @@ class TrainingConfig:
         if self.tensorboard:
             summary_writer()
         check_name(self.name)
+        check_path("runs_dir", self.runs_dir.absolute())
 
 
 def check_name(name: str) -> None:
     """Raise ExperimentError where --name is not the name of one folder."""
-    named = name in ("", Path(name).name) and name != ".."
-    _require(named, "name", "the name of one folder", repr(name))
+    named = name == Path(name).name and name[:1] not in ("", ".", "-") and name == name.strip()
+    short = len(os.fsencode(name)) <= _LONGEST_NAME
+    _require(named and short, "name", "the name of one folder", _shortened(name))
+    check_path("name", Path(name))
+
+
+def check_path(flag: str, path: Path) -> None:
+    """Raise ExperimentError for a folder whose checkpoints could not be read back."""
+    text = str(path)
+    plain = not set(text) & set(_PATTERNS) and text.isprintable()
+    plain = plain and not any(part.endswith(":") for part in path.parts)
+    expected = (
+        f"a path of printable characters but {' '.join(_PATTERNS)}, no part of it with : last"
+    )
+    _require(plain, flag, expected, _shortened(text))
+
+
+def _shortened(text: str) -> str:
+    return repr(text) if len(text) <= 100 else f"{text[:97]!r}..."
 
 
 def check_rates(*rates: float) -> None:

@@ -20,6 +20,7 @@ from experiments.parallel import Devices, leads
 from experiments.problem import Problem, num_examples
 from experiments.report import write_report
 from experiments.run_folder import RunFolder
+from experiments.run_plan import planned_runs
 from experiments.tensorboard import write_events
 from experiments.training import Recipe, Trainer
 
@@ -62,23 +63,30 @@ def run_experiment(
     methods = parse_methods(config.methods, problem.tasks, config.grid, steps_per_epoch)
     devices = Devices(config.batch_size)
     path = config.runs_dir / config.name
-    folder = RunFolder(path, _describe(problem, config, experiment, facts), config.overwrite)
-    done = folder.results()
+    if config.tuned_by is not None and config.tuned_by.resolve() == path.resolve():
+        raise ExperimentError(f"--tuned-by: expected another run than {path} itself")
+    plans = [(method, planned_runs(method, config)) for method in methods]
+    description = _describe(problem, config, experiment, facts)
     interval = 0.1 if sys.stderr.isatty() else 10.0  # a log file wants few lines
     total = len(methods) * config.epochs
-    with tqdm(
-        total=total, unit="epoch", dynamic_ncols=True, mininterval=interval, disable=not leads()
-    ) as bar:
-        for method in methods:
+    with (
+        RunFolder(path, description, config.overwrite) as folder,
+        tqdm(
+            total=total, unit="epoch", dynamic_ncols=True, mininterval=interval, disable=not leads()
+        ) as bar,
+    ):
+        done = folder.results()
+        for method, labels in plans:
             bar.set_description(method.spec, refresh=False)
             if method.spec in done:
                 bar.update(config.epochs)
             else:
                 trainer = Trainer(problem, method, _recipe(config), devices.split)
-                result = MethodRun(trainer, config, folder, devices, bar).train()
+                result = MethodRun(trainer, labels, config, folder, devices, bar).train()
                 folder.add_result(method.spec, result)
             if config.tensorboard and leads():
                 write_events(path, method.spec)
+        folder.finish()
     return path
 
 

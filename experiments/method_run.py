@@ -2,7 +2,6 @@
 
 import contextlib
 import operator
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -20,8 +19,8 @@ from experiments.errors import ExperimentError
 from experiments.feed import Feed, MemoryFeed, StreamFeed
 from experiments.parallel import Devices, leads
 from experiments.problem import num_examples
-from experiments.run_folder import TIMINGS, RunFolder
-from experiments.run_plan import REPORTED, planned_runs, results, stacked_runs, title
+from experiments.run_folder import CHECKPOINTS, TIMINGS, RunFolder
+from experiments.run_plan import REPORTED, Label, results, stacked_runs, title
 from experiments.training import Run, Trainer
 
 PyTree = Any
@@ -48,6 +47,7 @@ class MethodRun:
     def __init__(
         self,
         trainer: Trainer,
+        labels: list[Label],
         config: TrainingConfig,
         folder: RunFolder,
         devices: Devices,
@@ -55,7 +55,7 @@ class MethodRun:
     ):
         self.trainer, self.config, self.folder, self.bar = trainer, config, folder, bar
         self.devices, self.problem, self.method = devices, trainer.problem, trainer.method
-        self.labels = planned_runs(self.method, config)
+        self.labels = labels
         self.runs = devices.replicate(stacked_runs(self.method, self.labels))
         # It runs once: optimised code would cost seconds to compile and save none.
         options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
@@ -100,8 +100,9 @@ class MethodRun:
     def train(self) -> dict[str, Any]:
         """Train from the last checkpoint to the end; the entry of results.json."""
         config, method = self.config, self.method
-        folder = self.folder.path / "checkpoints" / re.sub(r"[^\w.=+-]+", "_", method.spec)
-        with Checkpoints(folder, config.checkpoint_seconds) as checkpoints:
+        root = self.folder.path / CHECKPOINTS
+        saved = Checkpoints.of_method(root, method.spec, config.checkpoint_seconds)
+        with saved as checkpoints:
             state = self._init(self.runs)
             state, start = checkpoints.restore(shapes(state)) or (state, 0)
             self.bar.update(start)

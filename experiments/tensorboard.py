@@ -4,7 +4,6 @@ python -m experiments.tensorboard runs/multimnist-digits
 tensorboard --logdir runs/multimnist-digits
 """
 
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import ExperimentError
-from experiments.run_folder import CONFIG, METRICS, read_json, read_lines
+from experiments.run_folder import CONFIG, EVENTS, METRICS, folder_name, read_json, read_lines
 
-FOLDER = "tensorboard"
 _LABELS = ("method", "variant", "learning_rate", "seed", "split", "epoch", "step")
 
 
@@ -78,9 +76,9 @@ def scalars(record: dict[str, Any], tasks: list[str]) -> Iterator[tuple[str, flo
 
 
 def _folder(record: dict[str, Any]) -> str:
-    run = f"{record['variant']} rate {record['learning_rate']:g} seed {record['seed']}".strip()
-    parts = (re.sub(r"[^\w.=+-]+", "_", part) for part in (record["method"], run))
-    return "/".join((FOLDER, *parts))
+    variant = f"{folder_name(record['variant'])}_" if record["variant"] else ""
+    run = f"{variant}rate_{record['learning_rate']!r}_seed_{record['seed']}"
+    return "/".join((EVENTS, folder_name(record["method"]), run))
 
 
 def main(args: list[str]) -> None:
@@ -90,7 +88,7 @@ def main(args: list[str]) -> None:
         sys.exit(0 if args and args[0] in ("-h", "--help") else 2)
     try:
         for path in map(Path, args):
-            print(f"{path / FOLDER}: event files of {len(write_events(path))} runs")
+            print(f"{path / EVENTS}: event files of {len(write_events(path))} runs")
     except ExperimentError as error:
         print(f"tensorboard: {error}", file=sys.stderr)
         sys.exit(1)

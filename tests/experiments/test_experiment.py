@@ -120,7 +120,7 @@ def test_a_damaged_newest_checkpoint_falls_back(
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
     folder = tmp_path / "run" / "checkpoints" / "uniform"
-    newest = folder / max((p.name for p in folder.iterdir()), key=int)
+    newest = folder / max((p.name for p in folder.iterdir() if p.is_dir()), key=int)
     assert newest.name == "3"
     for path in newest.rglob("*"):
         if path.is_file() and path.stat().st_size:

@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def unfinished_save(runs_dir: Path) -> bool:
-    return any((runs_dir / "run" / "checkpoints").glob("*/*tmp*"))
+    return any((runs_dir / "run" / "checkpoints").glob("*/[0-9]*tmp*"))
 
 
 def kill_when(process: subprocess.Popen[str], moment) -> bool:

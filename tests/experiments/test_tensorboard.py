@@ -14,8 +14,8 @@ from experiments.experiment import run_experiment
 from experiments.multimnist import MultiMnistConfig
 from experiments.multimnist import main as multimnist
 from experiments.run_folder import CONFIG as CONFIG_FILE
-from experiments.run_folder import METRICS, write_json
-from experiments.tensorboard import FOLDER, main, write_events
+from experiments.run_folder import EVENTS, METRICS, write_json
+from experiments.tensorboard import main, write_events
 from tests.experiments.tiny_problem import tiny_problem
 from tests.experiments.tiny_run import CONFIG
 
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_scalars_are_those_that_were_logged_and_written_once(folder: Path):
-    names = [f"{FOLDER}/mgda/rate_0.1_seed_{seed}" for seed in (0, 1)]
+    names = [f"{EVENTS}/mgda/rate_0.1_seed_{seed}" for seed in (0, 1)]
     assert write_events(folder) == names
     want = [
         ("train_loss/left", 5, 2.0),
@@ -69,7 +69,7 @@ def test_scalars_are_those_that_were_logged_and_written_once(folder: Path):
 
 def test_command_names_folder_and_faults(folder: Path, capsys: pytest.CaptureFixture[str]):
     main([str(folder)])
-    assert capsys.readouterr().out == f"{folder / FOLDER}: event files of 2 runs\n"
+    assert capsys.readouterr().out == f"{folder / EVENTS}: event files of 2 runs\n"
     with pytest.raises(SystemExit) as stop:
         main([str(folder / "absent")])
     error = capsys.readouterr().err
@@ -82,7 +82,7 @@ def test_a_run_writes_event_files_after_each_method(tmp_path: Path):
     problem = tiny_problem(num_test=16)
     assert identity(config) == identity(dataclasses.replace(config, tensorboard=False))
     path = run_experiment(problem, config, "tiny", {})
-    (folder,) = (path / FOLDER / "uniform").glob("*seed_1")
+    (folder,) = (path / EVENTS / "uniform").glob("*seed_1")
     events = read_events(folder)
     assert {tag for tag, _, _ in events} >= {"train_loss/left", "validation_accuracy/right"}
     run_experiment(problem, config, "tiny", {})
