@@ -159,6 +159,11 @@ def mgda(
     every task. An optimiser after it that rescales coordinates (Adam's first step
     is sign(d)) does not keep that guarantee; SGD does.
 
+    The shortest gradient gets the most weight: with losses of unequal units, or a task
+    nearly solved, one weight goes to 1 and training stands still at the nearest
+    Pareto-stationary point. Then hand `aggregate` another rule: `cagrad` or `upgrad`, which
+    keep a share for every task, or `nash_mtl`, which does not see the losses' units.
+
     Args:
       num_tasks: T, a static int.
       shared: which leaves arrive stacked as (T, *shape), see `aggregate`.

@@ -41,7 +41,9 @@ def min_norm(
     n_t = 1 ("none"), ‖g_t‖ ("l2"), L_t ("loss") or L_t ‖g_t‖ ("loss+"). The
     direction d = Σ w_t g_t satisfies ⟨d, g_t⟩ ≥ 0 for every t, and with "none"
     ⟨d, g_t⟩ ≥ ‖d‖². A zero gradient takes all the weight: that task is
-    stationary. Losses at or below zero are raised to eps · max L before they divide.
+    stationary. A short one takes most: with losses of unequal units, or a task nearly
+    solved, training stands still there; take `cagrad`, `upgrad` or `nash_mtl` then.
+    Losses at or below zero are raised to eps · max L before they divide.
 
     Args:
       normalization: "none", "l2", "loss" or "loss+".
