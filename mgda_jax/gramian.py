@@ -17,15 +17,20 @@ PyTree = Any
 # Columns of one leaf that enter one matrix product; partial products are added
 # with a two-sum, so the error does not grow with the number of parameters.
 _CHUNK = 32_768
+# The exponent that products summed over all columns may reach: as high as is safe, so that
+# what underflows is below the rounding of any row that counts.
+_HEADROOM = {jnp.dtype("float32"): 112, jnp.dtype("float64"): 960}
 # The exponent of a leaf of zeros: below all others, so that it never decides the common one.
 _ZERO_LEAF = -(2**15)
 
 
 class Gramian(NamedTuple):
-    """M = G Gᵀ of rows scaled by one exact power of two, so that it never over- or underflows.
+    """M = G Gᵀ of rows scaled by one exact power of two, so that the largest is of order one.
 
     The true Gramian is matrix · 4^exponent, the true norm of row t is
-    √matrix[t, t] · 2^exponent. The largest entry of matrix is of order one.
+    √matrix[t, t] · 2^exponent. A row shorter than √(tiny/eps) ≈ 3e-16 (float64: 1e-146)
+    times the longest, give or take a factor of two, is a zero row: products of two such
+    rows would have lost their digits.
 
     Attributes:
       matrix: (T, T), float32 or float64.
@@ -40,9 +45,12 @@ def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
     """The Gramian ⟨g_s, g_t⟩ of per-task gradients, accumulated in at least float32.
 
     M_st = Σ_leaves ⟨g_s, g_t⟩ at precision "highest". Rows are first scaled by
-    one power of two, which is exact, so gradients from 1e-30 to 1e+30 work in
-    float32. Where a leaf may be sharded over a mesh only (T, T) is reduced and
-    no parameter axis is gathered. Complex leaves count as pairs of reals.
+    one power of two, which is exact, so gradients whose longest row is anywhere from
+    1e-30 to 1e+30 work in float32. The scale is common to all rows: one that is 1e-15
+    times as long as the longest still counts with all its digits, one of less than
+    3e-16 is a zero row, and so is one of denormal entries. Where a leaf may be sharded
+    over a mesh only (T, T) is reduced and no parameter axis is gathered. Complex leaves
+    count as pairs of reals.
 
     Args:
       rows: pytree whose every leaf is (T, *shape), any floating or complex
@@ -71,7 +79,9 @@ def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
         return Gramian(zero, jnp.zeros((), jnp.int32))
     # Each leaf has its own exponent until the end, so that a leaf is done with, and its
     # memory free, before the next one is looked at.
-    shares, exponents = zip(*(_leaf_gramian(leaf, dtype) for leaf in leaves), strict=True)
+    columns = sum(leaf.size for leaf in leaves) // num_tasks
+    headroom = max(0, (_HEADROOM[jnp.dtype(dtype)] - columns.bit_length()) // 2)
+    shares, exponents = zip(*(_leaf_gramian(leaf, dtype, headroom) for leaf in leaves), strict=True)
     exponent = jnp.max(jnp.stack(exponents))
     exponent = jnp.where(exponent == _ZERO_LEAF, jnp.zeros_like(exponent), exponent)
     total = (zero, zero)
@@ -141,12 +151,19 @@ def as_gramian(gramian: Gramian | jax.typing.ArrayLike) -> Gramian:
 
 
 def normalize(gramian: Gramian) -> Gramian:
-    """The same Gramian with its largest diagonal entry in [1/4, 1): an exact change of exponent."""
+    """The same Gramian with its largest diagonal entry in [1/4, 1): an exact change of exponent.
+
+    A row whose diagonal entry is then below tiny/eps is a zero row throughout.
+    """
     peak = jnp.sqrt(jnp.max(jnp.diagonal(gramian.matrix)))
     shift = _safe_exponent(peak)
     scale = jnp.ldexp(jnp.ones((), peak.dtype), -shift)
     # Twice by 2^-shift and not once by 4^-shift, which need not be representable.
-    return Gramian(gramian.matrix * scale * scale, gramian.exponent + shift)
+    matrix = gramian.matrix * scale * scale
+    diagonal, info = jnp.diagonal(matrix), jnp.finfo(matrix.dtype)
+    lost = (diagonal >= 0) & (diagonal < info.tiny / info.eps)
+    lost = (lost[:, None] | lost[None, :]) & jnp.isfinite(matrix)
+    return Gramian(jnp.where(lost, jnp.zeros_like(matrix), matrix), gramian.exponent + shift)
 
 
 def rescale(gramian: Gramian, factor: jax.Array) -> Gramian:
@@ -227,10 +244,12 @@ def _safe_exponent(peak: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(peak) & (peak > 0), exponent, jnp.zeros_like(exponent))
 
 
-def _leaf_gramian(leaf: jax.Array, dtype: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+def _leaf_gramian(
+    leaf: jax.Array, dtype: Any, headroom: int
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """One leaf's (T, T) share, an unevaluated sum high + low times 4^exponent, and the exponent."""
     peak = jnp.max(jnp.abs(leaf)).astype(dtype)
-    exponent = _safe_exponent(peak)
+    exponent = jnp.maximum(_safe_exponent(peak), headroom + 2 - jnp.finfo(dtype).maxexp) - headroom
     scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
     return _products(leaf, scale), jnp.where(peak == 0, _ZERO_LEAF, exponent)
 

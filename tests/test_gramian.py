@@ -118,6 +118,36 @@ def test_zero_and_tiny_leaves_do_not_spoil_the_others(exponent):
     assert relative_error(g, np.concatenate([rows, np.ldexp(rows, -20)], axis=1)) <= 4 * EPS
 
 
+@pytest.mark.parametrize(("common", "columns"), [(-30, 8), (0, 8), (60, 8), (0, 100_000)])
+def test_every_row_has_all_its_digits_or_none(common, columns):
+    """Norms 2^0 … 2^-70 of the longest: exact cosines, or a zero row throughout."""
+    below = np.array([0, 20, 40, 50, 54, 70])
+    rows = np.random.default_rng(9).standard_normal((6, columns))
+    rows[:, :3] *= 1e-3
+    rows = np.ldexp(rows / np.linalg.norm(rows, axis=1)[:, None], common - below[:, None])
+    rows = rows.astype(np.float32)
+    g = gramian_jit({"a": jnp.asarray(rows[:, :3]), "b": jnp.asarray(rows[:, 3:])})
+    keep = below <= 50
+    kept = Gramian(g.matrix[np.ix_(keep, keep)], g.exponent)
+    assert relative_error(kept, rows[keep]) <= 4 * EPS
+    np.testing.assert_array_equal(g.matrix[~keep], 0)
+    np.testing.assert_array_equal(g.matrix[:, ~keep], 0)
+    np.testing.assert_array_equal(norms(g)[~keep], 0)
+
+
+def test_a_row_too_short_for_its_scale_keeps_a_nan():
+    matrix = np.array([[1e-34, np.nan], [np.nan, 1.0]], np.float32)
+    assert np.isnan(as_gramian(matrix).matrix[0, 1])
+
+
+def test_denormal_rows_are_zero_rows():
+    rows = np.full((2, 3), 1e-41, np.float32)
+    np.testing.assert_array_equal(gramian_jit(jnp.asarray(rows)).matrix, 0)
+    rows[1] = 1e-20
+    g = gramian_jit(jnp.asarray(rows))
+    np.testing.assert_array_equal(np.asarray(g.matrix) != 0, [[False, False], [False, True]])
+
+
 def test_rescale_by_any_factor():
     rows = rows_of(np.random.default_rng(7), 3, 5)
     g = rescale(gramian(jnp.asarray(rows)), jnp.float32(3e-30))

@@ -54,6 +54,49 @@ def test_example_rows_of_the_literature():
     np.testing.assert_allclose(solution.norm, np.sqrt(2), rtol=16 * EPS)
 
 
+@pytest.mark.parametrize("num_tasks", [2, 3, 8])
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_an_inner_product_above_both_squares_gives_the_shorter_of_the_two(num_tasks, order):
+    """As entries rounded to few decimals have it; the other tasks are orthogonal."""
+    pair = np.array([[0.000368, 0.000368], [0.000368, 0.000366]], np.float32)[order, order]
+    matrix = 0.1 * np.eye(num_tasks, dtype=np.float32)
+    matrix[:2, :2] = pair
+    weights = np.asarray(solve(matrix).weights, np.float64)
+    longer = int(pair[1, 1] < pair[0, 0]) ^ 1
+    assert weights[longer] <= 4 * EPS
+    assert solve(matrix).kkt <= 4 * EPS
+    assert true_kkt(matrix, weights) <= 4 * EPS
+
+
+def true_kkt(matrix, weights):
+    """The certificate in float64."""
+    matrix, weights = np.float64(matrix), np.float64(weights)
+    norms, along = np.sqrt(np.diag(matrix)), matrix @ weights
+    return max(0.0, np.max((weights @ along - along) / (norms * (weights @ norms))))
+
+
+@pytest.mark.parametrize("num_tasks", [2, 3, 7])
+def test_the_certificate_is_right_near_the_smallest_normal_number(num_tasks):
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        rows = rng.standard_normal((num_tasks, 4)) + 0.5
+        rows *= np.exp2(rng.choice([0, -50, -59], num_tasks))[:, None]
+        matrix = (rows @ rows.T).astype(np.float32)
+        weights = rng.dirichlet(np.ones(num_tasks)) * np.diag(matrix).min() / np.diag(matrix)
+        weights = (weights / weights.sum()).astype(np.float32)
+        truth = true_kkt(matrix, weights)
+        spread = np.sqrt(np.diag(matrix))
+        noise = EPS * (1 + weights @ spread / spread.min())
+        assert abs(kkt(matrix, weights) - truth) <= 4 * noise
+
+
+def test_gradients_of_a_spread_that_one_scale_cannot_hold_are_solved_as_zero_rows():
+    rows = make("gaussian", 3) * np.array([[1e-30], [1.0], [1e30]])
+    solution = solve(gramian(rows.astype(np.float32)))
+    assert solution.weights.tolist() == [0.5, 0.5, 0.0]
+    assert (float(solution.norm), float(solution.kkt)) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize("ratio", [1.0, 1e-4, 1e-8, 1e-15])
 def test_two_orthogonal_tasks_keep_both_weights_to_full_relative_accuracy(ratio):
     """w = (b², a²) / (a² + b²): the small weight is what 1 − w would lose."""

@@ -13,7 +13,8 @@ def two(matrix: jax.Array) -> jax.Array:
     """Weights (2,): w ∝ (max(‖g₂‖² − c, 0), max(‖g₁‖² − c, 0)), c = ⟨g₁, g₂⟩.
 
     Each weight is computed by itself: 1 − w₁ cancels completely when the norms
-    are far apart, and then the weight that is lost is the one that matters.
+    are far apart, and then the weight that is lost is the one that matters. Where c
+    is no less than either diagonal entry, the shorter gradient has it all.
 
     Args:
       matrix: (2, 2) Gramian.
@@ -27,4 +28,5 @@ def two(matrix: jax.Array) -> jax.Array:
     equal = total == 0
     total = jnp.where(equal, jnp.ones_like(total), total)
     weights = jnp.stack([first / total, second / total])
-    return jnp.where(equal, jnp.full_like(weights, 0.5), weights)
+    shorter = (1 + jnp.sign(matrix[1, 1] - matrix[0, 0])) / 2
+    return jnp.where(equal, jnp.stack([shorter, 1 - shorter]), weights)

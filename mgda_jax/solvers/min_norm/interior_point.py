@@ -114,6 +114,9 @@ def scaled_problem(matrix: jax.Array, active: jax.Array | None) -> ScaledProblem
     norms = jnp.sqrt(diagonal)
     # Row by row, then column by column: the product of two small norms underflows.
     cosines = matrix / norms[:, None] / norms[None, :]
+    # Entries rounded apart from their diagonal can claim more than a Gramian has. Not
+    # clip, whose derivative is halved at one.
+    cosines = jnp.where(jnp.abs(cosines) > 1, jnp.sign(cosines), cosines)
     if active is None:
         scale = target = jnp.min(norms) / norms
     else:

@@ -39,7 +39,18 @@ def kkt(matrix: jax.Array, weights: jax.Array, active: jax.Array | None = None) 
     Returns:
       () at least zero; Inf when a zero row is passed over.
     """
-    return residual(row_norms(matrix), weights, matvec(matrix, weights), active)
+    # In units of 2^e_t ≈ ‖g_t‖ a row, and of the largest w_t ‖g_t‖: exact, and nothing
+    # that counts underflows where short rows lie near the smallest normal number.
+    norms = row_norms(matrix)
+    exponents = jnp.frexp(norms)[1]
+    down = jnp.ldexp(jnp.ones_like(norms), -exponents)
+    parts = jnp.ldexp(weights, exponents)
+    common = jnp.frexp(jnp.max(parts))[1]
+    parts = jnp.ldexp(parts, -common)
+    along = matvec(matrix * down[:, None] * down[None, :], parts)
+    norms = norms * down
+    level = jnp.ldexp(dot(parts, along), common - exponents)
+    return _largest_ratio(level - along, norms * dot(parts, norms), active)
 
 
 def kkt_backward(
