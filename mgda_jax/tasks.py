@@ -160,13 +160,14 @@ def check_int(
 
 
 def check_hyperparameter(value: Any, condition: Callable[[Any], bool], message: str) -> None:
-    """Raise ValueError(message) when a concrete scalar hyperparameter fails; traced values pass."""
+    """ValueError(message) unless a concrete value is a finite real scalar that meets the condition.
+
+    Traced values pass.
+    """
     if isinstance(value, Tracer):
         return
     concrete = np.asarray(value)
-    if (
-        not np.issubdtype(concrete.dtype, np.number)
-        or concrete.ndim != 0
-        or not condition(concrete)
-    ):
+    # jnp's, because numpy does not know bfloat16 for a number.
+    real = any(jnp.issubdtype(concrete.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    if not real or concrete.ndim or not np.isfinite(concrete) or not condition(concrete):
         raise ValueError(f"{message}, got {value!r}")

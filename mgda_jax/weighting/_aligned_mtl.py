@@ -7,7 +7,12 @@ import jax.numpy as jnp
 
 from mgda_jax.solvers.spectrum import spectrum
 from mgda_jax.tasks import check_hyperparameter
-from mgda_jax.weighting.arguments import check_preference, check_reduction, task_preference
+from mgda_jax.weighting.arguments import (
+    check_choice,
+    check_preference,
+    check_reduction,
+    task_preference,
+)
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.unit_gramian import active_gramian, normalized
 
@@ -68,10 +73,7 @@ def aligned_mtl(
       Senushkin et al., "Independent Component Alignment for Multi-Task Learning",
       CVPR 2023, Algorithm 1.
     """
-    if scale_mode not in _SCALE_MODES:
-        raise ValueError(
-            f"aligned_mtl: scale_mode must be one of {_SCALE_MODES}, got {scale_mode!r}"
-        )
+    check_choice(scale_mode, _SCALE_MODES, "aligned_mtl: scale_mode")
     check_reduction(reduction, "aligned_mtl")
     check_preference(preference, "aligned_mtl")
     if rank_tolerance is not None:

@@ -9,8 +9,14 @@ from jax import lax
 from mgda_jax.solvers.box_qp import nonnegative_qp
 from mgda_jax.solvers.linear_algebra import dot, matvec
 from mgda_jax.tasks import check_hyperparameter
-from mgda_jax.weighting.arguments import check_preference, preference_vector
+from mgda_jax.weighting.arguments import (
+    active_mask,
+    check_choice,
+    check_preference,
+    preference_vector,
+)
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.unit_gramian import UnitGramian, normalized, unit_gramian
 
 PyTree = Any
@@ -101,8 +107,7 @@ def cagrad(
     """
     check_hyperparameter(c, lambda x: 0 <= x < float("inf"), "cagrad: c must be >= 0 and finite")
     check_preference(preference, "cagrad")
-    if rescale not in _RESCALES:
-        raise ValueError(f"cagrad: rescale must be one of {_RESCALES}, got {rescale!r}")
+    check_choice(rescale, _RESCALES, "cagrad: rescale")
 
     def init(num_tasks: int) -> CAGradState:
         del num_tasks
@@ -113,12 +118,11 @@ def cagrad(
         unit = unit_gramian(gramian, active)
         share = normalized(preference_vector(preference, unit, active, "cagrad"))
         radius = jnp.asarray(c, share.dtype)
-        present = jnp.ones_like(unit.nonzero) if active is None else active
-        has_zero_row = jnp.any(present & ~unit.nonzero)
+        has_zero_row = jnp.any(active_mask(active, len(unit.norms)) & ~unit.nonzero)
         mean = jnp.where(unit.nonzero, share * unit.norms, jnp.zeros_like(share))
         gains = matvec(unit.matrix, mean)
         length = jnp.sqrt(jnp.maximum(dot(mean, gains), 0))
-        cosines = jnp.clip(gains / jnp.where(length == 0, jnp.ones_like(length), length), -1, 1)
+        cosines = jnp.clip(gains / one_for_zero(length), -1, 1)
         end = _search(unit, cosines, radius, has_zero_row)
         weights = share + length * end.y / unit.norms
         if rescale != "none":

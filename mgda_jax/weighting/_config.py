@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from mgda_jax.solvers.spectrum import spectrum
 from mgda_jax.weighting.arguments import check_preference, preference_vector
 from mgda_jax.weighting.base import Weighting
-from mgda_jax.weighting.equal_shares import EqualState, divide, dot, init_equal, residual, solve
+from mgda_jax.weighting.division import divide
+from mgda_jax.weighting.equal_shares import EqualState, dot, init_equal, residual, solve
 from mgda_jax.weighting.unit_gramian import unit_gramian
 
 PyTree = Any

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.base import Weighting
 
 
@@ -65,7 +66,7 @@ def cr_mogm(weighting: Weighting, *, alpha: float | jax.Array = 0.9) -> Weightin
 
     def update(state, *, active=None, **given):
         fresh, rule = weighting.update(state.rule, active=active, **given)
-        mask = jnp.ones(fresh.shape, bool) if active is None else active
+        mask = active_mask(active, len(fresh))
         last = jnp.where(state.seen, state.weights.astype(fresh.dtype), fresh)
         rate = jnp.asarray(alpha, fresh.dtype)
         weights = jnp.where(mask, rate * last + (1 - rate) * fresh, jnp.zeros_like(fresh))

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.weighting.arguments import check_flag
 from mgda_jax.weighting.base import RowRule
+from mgda_jax.weighting.division import divide
 from mgda_jax.weighting.losses import active_losses, raised_losses
 from mgda_jax.weighting.rows import (
     column,
@@ -71,6 +73,7 @@ def db_mtl(
     """
     check_hyperparameter(beta, lambda x: 0 <= x < 1, "db_mtl: beta must be in [0, 1)")
     check_hyperparameter(beta_decay, lambda x: x >= 0, "db_mtl: beta_decay must be >= 0")
+    check_flag(log_losses, "db_mtl: log_losses")
 
     def init(params: PyTree, num_tasks: int) -> DBMTLState:
         return DBMTLState(zero_rows(params, num_tasks), jnp.zeros((), jnp.int32))
@@ -90,9 +93,8 @@ def db_mtl(
 
         tracked = map_rows(track, state.tracked, rows, mask)
         norms = row_norms(tracked, mask)
-        ratios = jnp.max(norms) / jnp.where(norms == 0, jnp.ones_like(norms), norms)
         # A zero row needs no weight, and must not get an infinite one.
-        ratios = jnp.where(norms == 0, jnp.zeros_like(ratios), ratios)
+        ratios = divide(jnp.broadcast_to(jnp.max(norms), norms.shape), norms)
         return direction_like(rows, tracked, ratios, mask), DBMTLState(tracked, step)
 
     return RowRule(init, update, frozenset({"losses"} if log_losses else ()))

@@ -8,6 +8,7 @@ from mgda_jax.solvers.linear_algebra import matvec
 from mgda_jax.weighting.arguments import check_preference, check_reduction, preference_vector
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.cone import init_cone, project, report
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.unit_gramian import normalized, unit_gramian
 
 PyTree = Any
@@ -53,8 +54,7 @@ def dual_proj(*, preference: PyTree = None, reduction: str = "mean") -> Weightin
         share = preference_vector(preference, unit, active, "dual_proj")
         share = normalized(share) if reduction == "mean" else share
         lower = share * unit.norms
-        peak = jnp.max(lower)
-        peak = jnp.where(peak == 0, jnp.ones_like(peak), peak)
+        peak = one_for_zero(jnp.max(lower))
         linear = matvec(unit.matrix, lower / peak)
         solution = project(unit, linear[None, :])
         return share + peak * solution.x[0] / unit.norms, report(solution)

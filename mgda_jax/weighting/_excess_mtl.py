@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax.gramian import weighted_sum
-from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.tasks import check_hyperparameter, check_int
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import RowRule
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.losses import count, softmax
 from mgda_jax.weighting.rows import column, map_rows, row_mask, zero_rows
 
@@ -68,8 +69,9 @@ def excess_mtl(
     """
     check_reduction(reduction, "excess_mtl")
     check_hyperparameter(step_size, lambda x: x > 0, "excess_mtl: step_size must be > 0")
-    if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 1:
-        raise ValueError(f"excess_mtl: warmup_steps must be an int >= 1, got {warmup_steps!r}")
+    warmup_steps = check_int(
+        warmup_steps, lambda n: n >= 1, "excess_mtl: warmup_steps must be an int >= 1"
+    )
 
     def init(params: PyTree, num_tasks: int) -> ExcessState:
         return ExcessState(
@@ -123,7 +125,7 @@ def _risk(rows: PyTree, roots: PyTree, mask: jax.Array) -> jax.Array:
         for g, r in parts if jnp.iscomplexobj(row) else [(row, root)]:
             g = jnp.where(column(mask, g), g, jnp.zeros_like(g)).astype(r.dtype)
             # |g| (|g|/r) with the ratio at most one: nothing overflows that the result does not.
-            ratio = jnp.abs(g) / jnp.where(r == 0, jnp.ones_like(r), r)
+            ratio = jnp.abs(g) / one_for_zero(r)
             share = jnp.sum(jnp.abs(g) * ratio, axis=tuple(range(1, g.ndim)))
             total = total + share.astype(total.dtype)
     return total

@@ -4,11 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mgda_jax.tasks import stack_losses, task_vector
+from mgda_jax.weighting.arguments import check_each
 from mgda_jax.weighting.base import Weighting
-from mgda_jax.weighting.learned import LearnedState, init_learned, learn
+from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, init_learned, learn
 from mgda_jax.weighting.losses import active_losses, softmax
 
 PyTree = Any
@@ -62,7 +64,8 @@ def famo(
       Weighting of scope "all" that reads "losses" and "previous_losses".
 
     Raises:
-      ValueError: min_losses or previous_losses are not T scalars.
+      ValueError: min_losses that are not finite, an optimizer that is none of optax's; at
+        update, min_losses or previous_losses that are not T scalars.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -82,6 +85,9 @@ def famo(
     """
     if optimizer is None:
         optimizer = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
+    optimizer = chosen_optimizer(optimizer, "famo")
+    if min_losses is not None:
+        check_each(min_losses, np.isfinite, "famo: min_losses must be finite numbers")
 
     def init(num_tasks: int) -> FAMOState:
         logits = init_learned(optimizer, num_tasks)

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from mgda_jax.tasks import task_vector
+from mgda_jax.weighting.arguments import check_each
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.static import StaticState
 
@@ -33,10 +32,7 @@ def fixed(weights: PyTree) -> Weighting:
       >>> rule.update(rule.init(2))[0]
       Array([0.75, 0.25], dtype=float32)
     """
-    leaves = jax.tree.leaves(weights)
-    if not any(isinstance(leaf, Tracer) for leaf in leaves):
-        if not all(np.all(np.isfinite(np.asarray(leaf, dtype=np.float64))) for leaf in leaves):
-            raise ValueError(f"fixed: weights must be finite, got {weights!r}")
+    check_each(weights, np.isfinite, "fixed: weights must be finite numbers")
 
     def init(num_tasks: int) -> StaticState:
         default = jnp.zeros(()).dtype

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.tasks import check_hyperparameter, check_int
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.losses import active_losses, count, raised_losses, softmax
 
 
@@ -55,8 +56,7 @@ def go4align(*, num_groups: int = 2, beta: float = 1e-4, reduction: str = "sum")
       NeurIPS 2024.
     """
     check_reduction(reduction, "go4align")
-    if isinstance(num_groups, bool) or not isinstance(num_groups, int) or num_groups < 1:
-        raise ValueError(f"go4align: num_groups must be an int >= 1, got {num_groups!r}")
+    num_groups = check_int(num_groups, lambda n: n >= 1, "go4align: num_groups must be an int >= 1")
     check_hyperparameter(beta, lambda x: x >= 0, "go4align: beta must not be negative")
 
     def init(num_tasks: int) -> GO4AlignState:
@@ -98,8 +98,7 @@ def cluster_means(values: jax.Array, num_clusters: int, mask: jax.Array) -> jax.
       Dynamic Programming", The R Journal 2011.
     """
     size = values.shape[0]
-    scale = jnp.max(jnp.where(mask, values, jnp.zeros_like(values)))
-    scale = jnp.where(scale > 0, scale, jnp.ones_like(scale))
+    scale = one_for_zero(jnp.max(jnp.where(mask, values, jnp.zeros_like(values))))
     order = jnp.argsort(jnp.where(mask, values, jnp.inf))  # the masked come last
     points = jnp.where(mask, values / scale, jnp.zeros_like(values))[order]
     positions = jnp.arange(size)

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.tasks import check_hyperparameter, task_vector
+from mgda_jax.tasks import task_vector
+from mgda_jax.weighting.arguments import check_each
 from mgda_jax.weighting.base import RowRule
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.keys import check_seed, draw_key, new_key
 from mgda_jax.weighting.rows import column, combine_leaves, row_mask
 
@@ -41,7 +43,8 @@ def graddrop(*, leak: float | jax.Array | PyTree = 0.0, seed: int = 0) -> RowRul
       RowRule of scope "shared".
 
     Raises:
-      ValueError: a concrete leak outside [0, 1], a seed that is no int.
+      ValueError: a concrete leak outside [0, 1], a seed that is no int; at update, a leak
+        of another length.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -55,9 +58,7 @@ def graddrop(*, leak: float | jax.Array | PyTree = 0.0, seed: int = 0) -> RowRul
       Sign Dropout", NeurIPS 2020, Algorithm 1.
     """
     check_seed(seed, "graddrop")
-    for value in jax.tree.leaves(leak) if isinstance(leak, (dict, list, tuple)) else [leak]:
-        if jnp.ndim(value) == 0:
-            check_hyperparameter(value, lambda x: 0 <= x <= 1, "graddrop: leak must be in [0, 1]")
+    check_each(leak, lambda x: (x >= 0) & (x <= 1), "graddrop: leak must be in [0, 1]")
 
     def init(params: PyTree, num_tasks: int) -> GradDropState:
         del params, num_tasks
@@ -80,7 +81,7 @@ def graddrop(*, leak: float | jax.Array | PyTree = 0.0, seed: int = 0) -> RowRul
                 minval=jnp.finfo(leaf.dtype).tiny,
             )
             total = jnp.sum(jnp.abs(leaf), axis=0)
-            ratio = jnp.sum(leaf, axis=0) / jnp.where(total == 0, jnp.ones_like(total), total)
+            ratio = jnp.sum(leaf, axis=0) / one_for_zero(total)
             purity = (1 + ratio) / 2
             kept = jnp.where(leaf > 0, (purity > draw)[None], (purity < draw)[None])
             part = jnp.asarray(passing, leaf.dtype)

@@ -8,7 +8,8 @@ import optax
 
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.base import Weighting
-from mgda_jax.weighting.learned import LearnedState, learn
+from mgda_jax.weighting.division import one_for_zero
+from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, learn
 from mgda_jax.weighting.losses import active_losses, count, raised_losses
 from mgda_jax.weighting.unit_gramian import active_gramian
 
@@ -54,7 +55,7 @@ def gradnorm(
       Weighting of scope "all" that reads "gramian" and "losses".
 
     Raises:
-      ValueError: a concrete α that is negative.
+      ValueError: a concrete α that is negative, an optimizer that is none of optax's.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -69,7 +70,7 @@ def gradnorm(
       Deep Multitask Networks", ICML 2018, Algorithm 1.
     """
     check_hyperparameter(alpha, lambda x: x >= 0, "gradnorm: alpha must not be negative")
-    optimizer = optax.adam(0.025) if optimizer is None else optimizer
+    optimizer = chosen_optimizer(optimizer, "gradnorm")
 
     def init(num_tasks: int) -> GradNormState:
         ones = jnp.ones(num_tasks)
@@ -93,8 +94,7 @@ def gradnorm(
         rate = ratio / jnp.where(mask, _mean(ratio, mask), jnp.ones_like(ratio))
         mean = _mean(weighted, mask)
         target = mean * jnp.power(rate, jnp.asarray(alpha, dtype))
-        safe = jnp.where(mean == 0, jnp.ones_like(mean), mean)
-        gradient = norms / safe * jnp.sign(weighted - target)
+        gradient = norms / one_for_zero(mean) * jnp.sign(weighted - target)
 
         learned = learn(optimizer, state.weights._replace(parameters=weights), gradient, mask)
         floor = jnp.asarray(1e-3, dtype)
@@ -115,5 +115,4 @@ def _mean(vector: jax.Array, mask: jax.Array) -> jax.Array:
 
 def _normalized(weights: jax.Array, mask: jax.Array) -> jax.Array:
     """Scaled so that the active ones sum to their number."""
-    total = _mean(weights, mask)
-    return weights / jnp.where(total == 0, jnp.ones_like(total), total)
+    return weights / one_for_zero(_mean(weights, mask))

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import optax
 
 from mgda_jax.weighting.base import Weighting
-from mgda_jax.weighting.equal_shares import EqualState, divide, equal_shares, init_equal
-from mgda_jax.weighting.learned import LearnedState, init_learned, learn
+from mgda_jax.weighting.division import divide
+from mgda_jax.weighting.equal_shares import EqualState, equal_shares, init_equal
+from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, init_learned, learn
 from mgda_jax.weighting.losses import active_losses
 from mgda_jax.weighting.unit_gramian import unit_gramian
 
@@ -73,7 +74,7 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Weightin
     References:
       Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, section 3.2.
     """
-    optimizer = optax.adam(0.025) if optimizer is None else optimizer
+    optimizer = chosen_optimizer(optimizer, "imtl_l")
 
     def update(state, *, losses, active=None, **_):
         values, mask = active_losses(losses, active)
@@ -112,7 +113,7 @@ def imtl(*, optimizer: optax.GradientTransformation | None = None) -> Weighting:
     References:
       Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.
     """
-    optimizer = optax.adam(0.025) if optimizer is None else optimizer
+    optimizer = chosen_optimizer(optimizer, "imtl")
 
     def init(num_tasks: int) -> LearnedState:
         return init_learned(optimizer, num_tasks)

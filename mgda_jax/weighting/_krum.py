@@ -1,10 +1,10 @@
 """Krum: the gradient closest to its neighbours, for training with faulty or hostile tasks."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import optax
 
+from mgda_jax.tasks import check_int
+from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.unit_gramian import active_gramian
 
@@ -14,19 +14,19 @@ def krum(*, num_byzantine: int = 1, num_selected: int = 1) -> Weighting:
 
     Task t scores Σ ‖g_t − g_s‖² over its T − f − 2 nearest other tasks s; the m tasks
     with the lowest scores get the weight 1/m, the others zero. Distances are read off
-    the Gramian, ‖g_t‖² + ‖g_s‖² − 2⟨g_t, g_s⟩. T counts the active tasks. With fewer
-    than f + 3 of them only the nearest one is looked at (the paper asks for
-    T > 2f + 2), with fewer than m all are taken. Of equal scores the first wins.
+    the Gramian, ‖g_t‖² + ‖g_s‖² − 2⟨g_t, g_s⟩. T counts the active tasks; where fewer than
+    f + 3 are active only the nearest one is looked at, where fewer than m all are
+    taken. (The paper asks for T > 2f + 2.) Of equal scores the first wins.
 
     Args:
-      num_byzantine: f ≥ 0, how many gradients may be anything.
-      num_selected: m ≥ 1; 1 is Krum.
+      num_byzantine: f, how many gradients may be anything: 0, or up to T − 3.
+      num_selected: m, 1 … T; 1 is Krum.
 
     Returns:
       Weighting of scope "shared" that reads "gramian". Its weights lie on the simplex.
 
     Raises:
-      ValueError: f or m is no int in its range.
+      ValueError: f or m is no int in its range; at init and update, too few tasks for it.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -39,17 +39,31 @@ def krum(*, num_byzantine: int = 1, num_selected: int = 1) -> Weighting:
       Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant
       Gradient Descent", NeurIPS 2017.
     """
-    _check_int(num_byzantine, 0, "krum: num_byzantine")
-    _check_int(num_selected, 1, "krum: num_selected")
+    num_byzantine = check_int(
+        num_byzantine, lambda n: n >= 0, "krum: num_byzantine must be an int >= 0"
+    )
+    num_selected = check_int(
+        num_selected, lambda n: n >= 1, "krum: num_selected must be an int >= 1"
+    )
+
+    def check_tasks(num_tasks: int) -> None:
+        if num_byzantine and num_tasks < num_byzantine + 3:
+            raise ValueError(
+                f"krum: num_byzantine={num_byzantine} needs at least {num_byzantine + 3} tasks, "
+                f"got {num_tasks}"
+            )
+        if num_selected > num_tasks:
+            raise ValueError(f"krum: num_selected must be <= {num_tasks} tasks, got {num_selected}")
 
     def init(num_tasks: int) -> optax.EmptyState:
-        del num_tasks
+        check_tasks(num_tasks)
         return optax.EmptyState()
 
     def update(state, *, gramian, active=None, **_):
         matrix = active_gramian(gramian, active).matrix
         num_tasks, dtype = len(matrix), matrix.dtype
-        mask = jnp.ones(num_tasks, bool) if active is None else active
+        check_tasks(num_tasks)
+        mask = active_mask(active, num_tasks)
         squares = jnp.diagonal(matrix)
         distances = jnp.maximum(squares[:, None] + squares[None, :] - 2 * matrix, 0)
         others = mask[:, None] & mask[None, :] & ~jnp.eye(num_tasks, dtype=bool)
@@ -67,8 +81,3 @@ def krum(*, num_byzantine: int = 1, num_selected: int = 1) -> Weighting:
         return jnp.where(jnp.all(jnp.isfinite(matrix)), weights, jnp.nan), state
 
     return Weighting(init, update)
-
-
-def _check_int(value: Any, least: int, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an int >= {least}, got {value!r}")

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 
 from mgda_jax.gramian import Gramian, as_gramian, normalize
 from mgda_jax.solvers.min_norm import min_norm_point
+from mgda_jax.tasks import check_int
+from mgda_jax.weighting.arguments import check_choice, check_flag
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.unit_gramian import normalized
 
 _NORMALIZATIONS = ("none", "l2", "loss", "loss+")
 _METHODS = ("exact", "frank_wolfe")
@@ -58,7 +61,8 @@ def min_norm(
       and "loss+". Its weights lie on the simplex.
 
     Raises:
-      ValueError: an unknown normalization or method, max_steps below 1.
+      ValueError: an unknown normalization or method, max_steps that is no int ≥ 1, authors_form
+        that is no bool.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -72,14 +76,13 @@ def min_norm(
       optimization", 2012. Sener and Koltun, "Multi-Task Learning as
       Multi-Objective Optimization", NeurIPS 2018, Algorithms 1 and 2.
     """
-    if normalization not in _NORMALIZATIONS:
-        raise ValueError(
-            f"min_norm: normalization must be one of {_NORMALIZATIONS}, got {normalization!r}"
+    check_choice(normalization, _NORMALIZATIONS, "min_norm: normalization")
+    check_choice(method, _METHODS, "min_norm: method")
+    if max_steps is not None:
+        max_steps = check_int(
+            max_steps, lambda n: n >= 1, "min_norm: max_steps must be an int >= 1 or None"
         )
-    if method not in _METHODS:
-        raise ValueError(f"min_norm: method must be one of {_METHODS}, got {method!r}")
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"min_norm: max_steps must be >= 1, got {max_steps!r}")
+    check_flag(authors_form, "min_norm: authors_form")
 
     def init(num_tasks: int) -> MinNormState:
         del num_tasks
@@ -93,9 +96,7 @@ def min_norm(
         solution = min_norm_point(scaled, active=active, method=method, max_steps=max_steps)
         weights = solution.weights
         if normalization != "none" and not authors_form:
-            ratio = weights / scale
-            total = jnp.sum(ratio)
-            weights = ratio / jnp.where(total == 0, jnp.ones_like(total), total)
+            weights = normalized(weights / scale)
         return weights, MinNormState(solution.norm, solution.kkt, solution.steps)
 
     reads = {"gramian", "losses"} if normalization.startswith("loss") else {"gramian"}

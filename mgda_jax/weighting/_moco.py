@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from mgda_jax.gramian import gramian
 from mgda_jax.solvers.simplex import shifted_step, simplex_projection
 from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.weighting.arguments import check_choice
 from mgda_jax.weighting.base import RowRule
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.losses import active_losses, softmax
 from mgda_jax.weighting.rows import (
     column,
@@ -91,12 +93,8 @@ def moco(
     check_hyperparameter(gamma, lambda x: x > 0, "moco: gamma must be > 0")
     check_hyperparameter(gamma_decay, lambda x: x >= 0, "moco: gamma_decay must be >= 0")
     check_hyperparameter(rho, lambda x: x >= 0, "moco: rho must be >= 0")
-    for name, value, allowed in (
-        ("projection", projection, ("softmax", "simplex")),
-        ("normalization", normalization, ("none", "loss")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"moco: {name} must be one of {allowed}, got {value!r}")
+    check_choice(projection, ("softmax", "simplex"), "moco: projection")
+    check_choice(normalization, ("none", "loss"), "moco: normalization")
 
     def init(params: PyTree, num_tasks: int) -> MoCoState:
         weights = jnp.ones(num_tasks) / num_tasks
@@ -109,7 +107,7 @@ def moco(
         if normalization == "loss":
             values, _ = active_losses(losses, active)
             norms = row_norms(rows, mask).astype(values.dtype)
-            scales = values / jnp.where(norms == 0, jnp.ones_like(norms), norms)
+            scales = values / one_for_zero(norms)
         rate = decayed(beta, beta_decay, step, scales.dtype)
 
         def track(old, row):

@@ -6,6 +6,7 @@ import optax
 
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.unit_gramian import active_gramian
 
 
@@ -45,11 +46,10 @@ def ntkmtl(*, exponent: float | jax.Array = 0.5) -> Weighting:
     def update(state, *, gramian, active=None, **_):
         matrix = active_gramian(gramian, active).matrix
         speeds = jnp.diagonal(matrix)
-        zero = speeds == 0
-        shares = jnp.sum(speeds) / jnp.where(zero, jnp.ones_like(speeds), speeds)
+        shares = jnp.sum(speeds) / one_for_zero(speeds)
         weights = jnp.power(shares, jnp.asarray(exponent, speeds.dtype))
         finite = jnp.all(jnp.isfinite(matrix))
-        weights = jnp.where(zero, jnp.zeros_like(weights), weights)
+        weights = jnp.where(speeds == 0, jnp.zeros_like(weights), weights)
         return jnp.where(finite, weights, jnp.nan), state
 
     return Weighting(init, update)

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax.solvers.box_qp import nonnegative_qp
-from mgda_jax.tasks import check_hyperparameter, task_vector
+from mgda_jax.tasks import check_hyperparameter, check_int, task_vector
+from mgda_jax.weighting.arguments import active_mask, check_each
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 
 PyTree = Any
@@ -73,11 +75,8 @@ def pcd(
       Varam and AlHajri, "Not All Objectives Are Born Equal: Priority-Constrained
       Descent for Hierarchical Multi-Objective Optimization", TMLR 2026, Algorithm 1.
     """
-    if isinstance(primary, bool) or not isinstance(primary, int) or primary < 0:
-        raise ValueError(f"pcd: primary must be the index of a task, got {primary!r}")
-    for value in jax.tree.leaves(tau) if isinstance(tau, (dict, list, tuple)) else [tau]:
-        if jnp.ndim(value) == 0:
-            check_hyperparameter(value, lambda x: 0 <= x <= 1, "pcd: tau must be in [0, 1]")
+    primary = check_int(primary, lambda n: n >= 0, "pcd: primary must be the index of a task")
+    check_each(tau, lambda x: (x >= 0) & (x <= 1), "pcd: tau must be in [0, 1]")
     check_hyperparameter(beta, lambda x: 0 <= x < 1, "pcd: beta must be in [0, 1)")
 
     def init(num_tasks: int) -> PCDState:
@@ -89,7 +88,7 @@ def pcd(
     def update(state, *, gramian, active=None, **_):
         unit = unit_gramian(gramian, active)
         num_tasks, dtype = len(unit.norms), unit.norms.dtype
-        mask = jnp.ones(num_tasks, bool) if active is None else active
+        mask = active_mask(active, num_tasks)
         fraction = tau
         if isinstance(tau, (dict, list, tuple)) or jnp.ndim(tau) == 1:
             fraction = task_vector(tau, num_tasks, "pcd: tau")
@@ -100,7 +99,7 @@ def pcd(
         counts = jnp.where(mask, state.counts + 1, state.counts)
         average = _average(state.norms.astype(dtype), true_norms, counts, beta)
         average = jnp.where(mask, average, state.norms.astype(dtype))
-        lengths = true_norms / jnp.where(average == 0, jnp.ones_like(average), average)  # ‖g̃_t‖
+        lengths = true_norms / one_for_zero(average)  # ‖g̃_t‖
 
         extra, feasible, residual = _multipliers(unit, lengths, fraction, primary)
         own = (jnp.arange(num_tasks) == primary).astype(dtype)
@@ -122,8 +121,7 @@ def _multipliers(unit: UnitGramian, lengths: jax.Array, fraction: jax.Array, pri
     pairs = secondary[:, None] & secondary[None, :]
     matrix = jnp.where(pairs, unit.matrix, jnp.eye(len(lengths), dtype=dtype))
     slack = unit.matrix[primary] * lengths[primary] - fraction * lengths
-    peak = jnp.max(lengths)
-    peak = jnp.where(peak == 0, jnp.ones_like(peak), peak)
+    peak = one_for_zero(jnp.max(lengths))
     linear = jnp.where(secondary, slack / peak, jnp.ones_like(slack))
     # NaN in the Gramian may hide in rows that are masked here.
     linear = linear + jnp.where(jnp.isnan(unit.matrix[0, 0]), jnp.nan, jnp.zeros((), dtype))

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from mgda_jax.solvers.simplex import simplex_projection
-from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.tasks import check_hyperparameter, check_int
 from mgda_jax.weighting.arguments import check_preference, task_preference
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.cross import init_simplex, keep_inactive, masked, on_active
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.losses import count
 from mgda_jax.weighting.unit_gramian import normalized
 
@@ -64,8 +65,7 @@ def sdmgrad(
     check_preference(preference, "sdmgrad")
     check_hyperparameter(learning_rate, lambda x: x > 0, "sdmgrad: learning_rate must be > 0")
     check_hyperparameter(momentum, lambda x: 0 <= x < 1, "sdmgrad: momentum must be in [0, 1)")
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-        raise ValueError(f"sdmgrad: num_steps must be an int >= 1, got {num_steps!r}")
+    num_steps = check_int(num_steps, lambda n: n >= 1, "sdmgrad: num_steps must be an int >= 1")
 
     def update(state, *, cross_gramian, active=None, **_):
         matrix, _, mask = masked(cross_gramian, active)
@@ -75,7 +75,7 @@ def sdmgrad(
         roots = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
         square = (jnp.sum(roots) / count(mask, dtype)) ** 2
         square = jnp.where(square == 0, jnp.max(jnp.abs(matrix)), square)
-        scaled = matrix / jnp.where(square == 0, jnp.ones_like(square), square)
+        scaled = matrix / one_for_zero(square)
 
         def step(_, carry):
             weights, velocity = carry

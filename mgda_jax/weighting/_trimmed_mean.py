@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from mgda_jax.tasks import check_int
 from mgda_jax.weighting.base import RowRule
 from mgda_jax.weighting.middle_mean import middle_mean
 
@@ -32,6 +33,7 @@ def trimmed_mean(*, num_trimmed: int = 1) -> RowRule:
       Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
       Rates", ICML 2018, Definition 2.
     """
-    if isinstance(num_trimmed, bool) or not isinstance(num_trimmed, int) or num_trimmed < 0:
-        raise ValueError(f"trimmed_mean: num_trimmed must be an int >= 0, got {num_trimmed!r}")
+    num_trimmed = check_int(
+        num_trimmed, lambda n: n >= 0, "trimmed_mean: num_trimmed must be an int >= 0"
+    )
     return middle_mean(lambda present: jnp.minimum(num_trimmed, (present - 1) // 2))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 
 from mgda_jax.weighting.base import Weighting
-from mgda_jax.weighting.learned import init_learned, learn
+from mgda_jax.weighting.learned import chosen_optimizer, init_learned, learn
 from mgda_jax.weighting.losses import active_losses
 
 
@@ -33,7 +33,7 @@ def uncertainty(*, optimizer: optax.GradientTransformation | None = None) -> Wei
       Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses
       for Scene Geometry and Semantics", CVPR 2018.
     """
-    optimizer = optax.adam(0.025) if optimizer is None else optimizer
+    optimizer = chosen_optimizer(optimizer, "uncertainty")
 
     def update(state, *, losses, active=None, **_):
         values, mask = active_losses(losses, active)

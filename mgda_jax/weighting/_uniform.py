@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.static import StaticState
 
@@ -25,8 +26,7 @@ def uniform(*, reduction: str = "sum") -> Weighting:
       >>> rule.update(rule.init(4))[0]
       Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
     """
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"uniform: reduction must be 'sum' or 'mean', got {reduction!r}")
+    check_reduction(reduction, "uniform")
 
     def init(num_tasks: int) -> StaticState:
         return StaticState(jnp.ones(num_tasks))

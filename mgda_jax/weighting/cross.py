@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mgda_jax.gramian import Gramian
 from mgda_jax.gramian import gramian as form_gramian
+from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.unit_gramian import normalized
 
 PyTree = Any
@@ -66,7 +67,7 @@ def masked(cross: Any, active: jax.Array | None) -> tuple[jax.Array, jax.Array, 
             raise ValueError(
                 f"cross_gramian: expected a Gramian or an array (T, T), got shape {matrix.shape}"
             )
-    mask = jnp.ones(len(matrix), bool) if active is None else active
+    mask = active_mask(active, len(matrix))
     matrix = jnp.where(mask[:, None] & mask[None, :], matrix, jnp.zeros_like(matrix))
     peak = jnp.max(jnp.abs(matrix))
     shift = jnp.frexp(jnp.where(jnp.isfinite(peak), peak, jnp.ones_like(peak)))[1] // 2

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.keys import check_seed, draw_key, new_key
 from mgda_jax.weighting.losses import softmax
@@ -24,6 +25,7 @@ class DrawState(NamedTuple):
 
 
 def drawn(seed: Any, draw: Callable[[jax.Array, jax.Array], jax.Array], rule: str) -> Weighting:
+    """The rule w = softmax(draw(key, ones)) over the active tasks."""
     check_seed(seed, rule)
 
     def init(num_tasks: int) -> DrawState:
@@ -31,7 +33,7 @@ def drawn(seed: Any, draw: Callable[[jax.Array, jax.Array], jax.Array], rule: st
 
     def update(state, *, key=None, active=None, **_):
         next_key, key = draw_key(state.key, key)
-        mask = jnp.ones(state.ones.shape, bool) if active is None else active
+        mask = active_mask(active, len(state.ones))
         return softmax(draw(key, state.ones), mask), state._replace(key=next_key)
 
     return Weighting(init, update, frozenset(), "all")

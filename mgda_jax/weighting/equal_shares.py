@@ -58,11 +58,5 @@ def residual(unit: UnitGramian, shares: jax.Array, target: jax.Array) -> jax.Arr
     return jnp.max(jnp.abs(projections - target))
 
 
-def divide(vector: jax.Array, divisor: jax.Array) -> jax.Array:
-    """vector / divisor, zero where the divisor is."""
-    safe = jnp.where(divisor == 0, jnp.ones_like(divisor), divisor)
-    return jnp.where(divisor == 0, jnp.zeros_like(vector), vector / safe)
-
-
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision="highest")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from mgda_jax.solvers.bargaining import Bargain, bargaining_solution
 from mgda_jax.solvers.linear_algebra import dot, matvec
 from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.unit_gramian import UnitGramian
 
 
@@ -26,13 +27,12 @@ def clip_norm(weights, exponent, unit, max_norm):
     """weights · 2^exponent, shortened until ‖Σ w_t g_t‖ ≤ max_norm."""
     point = jnp.where(unit.nonzero, weights * unit.norms, jnp.zeros_like(weights))
     peak = jnp.max(jnp.abs(point))
-    point = point / jnp.where(peak == 0, jnp.ones_like(peak), peak)
+    point = point / one_for_zero(peak)
     square = dot(point, matvec(unit.matrix, point))
     # The length is mantissa · 2^(shift + exponent), which need not be representable.
     mantissa, shift = jnp.frexp(peak * jnp.sqrt(jnp.maximum(square, 0)))
     shift = shift.astype(jnp.int32) + unit.exponent
-    mantissa = jnp.where(mantissa == 0, jnp.ones_like(mantissa), mantissa)
-    ratio = jnp.asarray(max_norm, weights.dtype) / mantissa
+    ratio = jnp.asarray(max_norm, weights.dtype) / one_for_zero(mantissa)
     too_long = jnp.ldexp(ratio, -shift - exponent) < 1
     factor = jnp.where(too_long, ratio, jnp.ones_like(ratio))
     return finite(jnp.ldexp(weights * factor, jnp.where(too_long, -shift, exponent)))

@@ -24,6 +24,19 @@ def init_learned(optimizer: optax.GradientTransformation, num_tasks: int) -> Lea
     return LearnedState(jnp.zeros(num_tasks), optimizer.init(jnp.zeros(num_tasks)))
 
 
+def chosen_optimizer(
+    optimizer: optax.GradientTransformation | None, rule: str
+) -> optax.GradientTransformation:
+    """The optimiser given, or the default of learned weights; ValueError for what is none."""
+    if optimizer is None:
+        return optax.adam(0.025)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            f"{rule}: optimizer must be an optax.GradientTransformation, got {optimizer!r}"
+        )
+    return optimizer
+
+
 def learn(
     optimizer: optax.GradientTransformation,
     state: LearnedState,

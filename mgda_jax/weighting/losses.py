@@ -5,6 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mgda_jax.weighting.arguments import active_mask
+from mgda_jax.weighting.division import one_for_zero
+
 
 class NoState(NamedTuple):
     """State of a rule without memory."""
@@ -13,9 +16,8 @@ class NoState(NamedTuple):
 def active_losses(losses: jax.Array, active: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Losses (T,) in the default float dtype, 1 where inactive, and the mask (T,) bool."""
     losses = losses.astype(jnp.zeros(()).dtype)
-    if active is None:
-        return losses, jnp.ones(losses.shape, bool)
-    return jnp.where(active, losses, jnp.ones_like(losses)), active
+    mask = active_mask(active, len(losses))
+    return jnp.where(mask, losses, jnp.ones_like(losses)), mask
 
 
 def raised_losses(losses: jax.Array, mask: jax.Array) -> jax.Array:
@@ -37,7 +39,7 @@ def softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
     top = jnp.max(logits)
     exps = jnp.exp(logits - jnp.where(top == -jnp.inf, jnp.zeros_like(top), top))
     total = jnp.sum(exps)
-    return exps / jnp.where(total == 0, jnp.ones_like(total), total)
+    return exps / one_for_zero(total)
 
 
 def count(mask: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.losses import count
 
 
@@ -24,7 +25,7 @@ def others(j: jax.Array) -> jax.Array:
 
 def corrected_weights(unit, order, steps, active, one, reduction):
     """Σ_i ‖g_i‖ (e_i + Σ_j step_ij e_j) / ‖g_j‖ over the active i, in weights of the rows."""
-    mask = jnp.ones(one.shape, bool) if active is None else active
+    mask = active_mask(active, len(one))
     length = jnp.where(mask, unit.norms, jnp.zeros_like(one))
     added = jnp.zeros_like(one).at[order.T].add(steps * length[None, :])
     # `one` is 1, or NaN when the Gramian is not finite.

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgda_jax.gramian import accumulation_dtype, check_rows, weighted_sum
+from mgda_jax.weighting.arguments import active_mask
+from mgda_jax.weighting.division import one_for_zero
 
 PyTree = Any
 
 
 def row_mask(rows: PyTree, active: jax.Array | None) -> jax.Array:
     """(T,) bool, all true where active is None."""
-    num_tasks = check_rows(rows)
-    return jnp.ones(num_tasks, bool) if active is None else active
+    return active_mask(active, check_rows(rows))
 
 
 def column(vector: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -69,7 +70,7 @@ def row_norms(rows: PyTree, mask: jax.Array) -> jax.Array:
     for leaf in leaves:
         axes = tuple(range(1, leaf.ndim))
         peak = jnp.maximum(peak, jnp.max(leaf, axis=axes, initial=0).astype(dtype))
-    safe = jnp.where(peak == 0, jnp.ones_like(peak), peak)
+    safe = one_for_zero(peak)
     total = jnp.zeros(mask.shape, dtype)
     for leaf in leaves:
         scaled = leaf.astype(dtype) / column(safe, leaf)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax.gramian import Gramian, as_gramian, normalize
+from mgda_jax.weighting.division import one_for_zero
 
 PyTree = Any
 
@@ -65,5 +66,4 @@ def active_gramian(
 
 def normalized(vector: jax.Array) -> jax.Array:
     """The vector divided by its sum, or zeros where that is zero (no task is active)."""
-    total = jnp.sum(vector)
-    return vector / jnp.where(total == 0, jnp.ones_like(total), total)
+    return vector / one_for_zero(jnp.sum(vector))

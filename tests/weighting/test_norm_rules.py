@@ -117,7 +117,7 @@ def brute_force_krum(rows, byzantine, selected):
     return weights
 
 
-@pytest.mark.parametrize(("byzantine", "selected"), [(0, 1), (1, 1), (2, 3), (0, 9)])
+@pytest.mark.parametrize(("byzantine", "selected"), [(0, 1), (1, 1), (2, 3), (0, 7)])
 def test_krum_is_its_definition(byzantine, selected):
     rule = krum(num_byzantine=byzantine, num_selected=selected)
     run = jax.jit(
@@ -144,7 +144,7 @@ def test_krum_avoids_what_is_far_away():
 
 @pytest.mark.parametrize("num_tasks", [1, 2])
 def test_krum_of_one_or_two_tasks_takes_one(num_tasks):
-    rule = krum()
+    rule = krum(num_byzantine=0)
     weights, _ = rule.update(rule.init(num_tasks), gramian=jnp.eye(num_tasks))
     np.testing.assert_array_equal(weights, [1, 0][:num_tasks])
 
