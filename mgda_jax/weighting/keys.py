@@ -15,7 +15,8 @@ def new_key(seed: Any) -> jax.Array:
 
 def check_seed(seed: Any, rule: str) -> None:
     """Raise ValueError unless the seed is an int (an array of one may be traced)."""
-    check_int(seed, lambda _: True, f"{rule}: seed must be an int", traced=True)
+    message = f"{rule}: seed must be an int of 64 bits"
+    check_int(seed, lambda n: -(2**63) <= n < 2**63, message, traced=True)
 
 
 def draw_key(own: jax.Array, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
