@@ -15,7 +15,7 @@ def new_key(seed: Any) -> jax.Array:
 
 def check_seed(seed: Any, rule: str) -> None:
     """Raise ValueError unless the seed is an int (an array of one may be traced)."""
-    message = f"{rule}: seed must be an int of 64 bits"
+    message = f"{rule}: seed must be an int"
     check_int(seed, lambda n: -(2**63) <= n < 2**63, message, traced=True)
 
 
