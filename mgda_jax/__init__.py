@@ -4,7 +4,7 @@ from mgda_jax import pareto, weighting
 from mgda_jax._branch import branch
 from mgda_jax._branched import branched
 from mgda_jax._probe import branch_probe
-from mgda_jax.aggregate import AggregateState, aggregate, aggregate_states, mgda
+from mgda_jax.aggregate import aggregate, aggregate_states, mgda
 from mgda_jax.diagnostics import Diagnostics, diagnostics
 from mgda_jax.gradients import masked_mean, task_gradients
 from mgda_jax.gramian import Gramian, gramian, weighted_sum
@@ -12,6 +12,7 @@ from mgda_jax.heads import check_decode, per_task_decode
 from mgda_jax.oracle import multitask_value_and_grad
 from mgda_jax.solvers.min_norm import MinNormSolution, min_norm_point
 from mgda_jax.weighting.base import RowRule, Weighting
+from mgda_jax.weighting.state import AggregateState
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,6 @@
 """Weighting → optax transformation: T stacked gradients in, one update out."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +12,10 @@ from mgda_jax.gramian import gramian as form_gramian
 from mgda_jax.tasks import check_num_tasks, path_name, stack_losses, task_mask
 from mgda_jax.weighting._min_norm import min_norm
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
+from mgda_jax.weighting.state import AggregateState, check_rule, check_state, init_state
 
 PyTree = Any
 _Shapes = dict[tuple[Any, ...], tuple[int, ...]]
-
-
-class AggregateState(NamedTuple):
-    """State of `aggregate` and of the oracle.
-
-    Attributes:
-      task_weights: (T,) the weights of the last update, for logs; zeros before the
-        first, None for a `RowRule`. NaN after a step with NaN or Inf gradients.
-      weighting: the rule's own state, always finite.
-    """
-
-    task_weights: jax.Array | None
-    weighting: Any
 
 
 def aggregate(
@@ -83,9 +71,7 @@ def aggregate(
       Array([0.5, 0.5], dtype=float32)
     """
     num_tasks = check_num_tasks(num_tasks, "aggregate")
-    if not isinstance(weighting, (Weighting, RowRule)):
-        raise ValueError(f"weighting: expected a Weighting or a RowRule, got {weighting!r}")
-    scope = rule_scope(weighting, scope)
+    scope = check_rule(weighting, scope)
     # Shapes of the parameters met in init: what tells T rows from a gradient of one row
     # whose first axis happens to be T, where update is not given the parameters.
     met: list[_Shapes] = []
@@ -95,9 +81,7 @@ def aggregate(
         shapes = _shapes(params)
         if shapes not in met:
             met.append(shapes)
-        if isinstance(weighting, RowRule):
-            return AggregateState(None, weighting.init(_rows(params, mask, shared), num_tasks))
-        return init_state(weighting, num_tasks)
+        return init_state(weighting, num_tasks, _rows(params, mask, shared))
 
     def update(
         updates: PyTree,
@@ -110,6 +94,7 @@ def aggregate(
         key: jax.Array | None = None,
         **extra: Any,
     ) -> tuple[Any, Any]:
+        check_state(weighting, state, num_tasks)
         mask = partition.shared_mask(shared, updates)
         candidates = met if params is None else [_shapes(params)]
         _check_shapes(updates, candidates, mask, num_tasks)
@@ -209,22 +194,6 @@ def aggregate_states(opt_state: PyTree) -> tuple[AggregateState, ...]:
     """
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, AggregateState))
     return tuple(node for node in nodes if isinstance(node, AggregateState))
-
-
-def init_state(weighting: Weighting, num_tasks: int) -> AggregateState:
-    """The state before the first step."""
-    return AggregateState(jnp.zeros(num_tasks), weighting.init(num_tasks))
-
-
-def rule_scope(weighting: Weighting | RowRule, scope: Any) -> str:
-    """The rule's own scope, or the one asked for: "shared" or "all"."""
-    if scope not in (None, "shared", "all"):
-        raise ValueError(f"scope: expected 'shared' or 'all', got {scope!r}")
-    if isinstance(weighting, RowRule):
-        if scope == "all":
-            raise ValueError("scope: a RowRule has no weights to scale own gradients, got 'all'")
-        return "shared"
-    return weighting.scope if scope is None else scope
 
 
 def _rows(tree: PyTree, mask: list[bool], shared: PyTree) -> PyTree:

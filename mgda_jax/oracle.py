@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.aggregate import AggregateState, init_state, rule_scope
 from mgda_jax.encoder import per_task_inputs, shared_inputs
 from mgda_jax.gradients import check_pullbacks, vjp
 from mgda_jax.gramian import accumulation_dtype, gramian, rescale, weighted_sum
@@ -16,6 +15,7 @@ from mgda_jax.heads import infer_layout, scale_own
 from mgda_jax.renewal import init_renewal, renew
 from mgda_jax.tasks import check_num_tasks, cotangent, stack_losses, task_mask
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
+from mgda_jax.weighting.state import AggregateState, check_rule, check_state, init_state
 
 PyTree = Any
 _MODES = ("representation", "parameters")
@@ -112,8 +112,7 @@ def multitask_value_and_grad(
       NeurIPS 2018, Algorithm 2 and section 3.3 (MGDA-UB).
     """
     num_tasks = check_num_tasks(num_tasks, "multitask_value_and_grad")
-    if not isinstance(weighting, (Weighting, RowRule)):
-        raise ValueError(f"weighting: expected a Weighting or a RowRule, got {weighting!r}")
+    scope = check_rule(weighting, scope)
     for name, value, allowed in (
         ("mode", mode, _MODES),
         ("inputs", inputs, _INPUTS),
@@ -137,7 +136,6 @@ def multitask_value_and_grad(
         raise ValueError(f"every: expected an int >= 1, got {every!r}")
     if every > 1 and "gramian" not in getattr(weighting, "reads", ()):
         raise ValueError("every: applies to a Weighting that reads the Gramian")
-    scope = rule_scope(weighting, scope)
     return MultitaskValueAndGrad(
         encode,
         decode,
@@ -173,11 +171,7 @@ class MultitaskValueAndGrad:
 
     def init(self, shared: PyTree = None) -> AggregateState:
         """The state before the first step; a `RowRule` needs the shared parameters."""
-        if isinstance(self.weighting, RowRule):
-            if shared is None:
-                raise ValueError("init: a RowRule needs the shared parameters, got None")
-            return AggregateState(None, self.weighting.init(shared, self.num_tasks))
-        return init_renewal(self.every, init_state(self.weighting, self.num_tasks))
+        return init_renewal(self.every, init_state(self.weighting, self.num_tasks, shared))
 
     def __call__(
         self,
@@ -193,6 +187,7 @@ class MultitaskValueAndGrad:
     ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree], AggregateState]:
         """See `multitask_value_and_grad`."""
         num_tasks, has_aux = self.num_tasks, self.has_aux
+        check_state(self.weighting, state, num_tasks)
         active = task_mask(active, num_tasks)
         model = (self.encode, shared, batch, num_tasks, has_aux)
         if self.inputs == "per_task":

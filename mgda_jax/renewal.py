@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mgda_jax.aggregate import AggregateState
+from mgda_jax.weighting.state import AggregateState
 
 PyTree = Any
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gramian import Gramian
+from mgda_jax.gramian import Gramian, check_rows
+from mgda_jax.tasks import path_name
 
 PyTree = Any
 State = Any
@@ -93,10 +94,12 @@ def update_weights(
       weights (T,) and the new state.
 
     Raises:
-      ValueError: something in `weighting.reads` is missing.
+      ValueError: something in `weighting.reads` is missing, a state of another number
+        of tasks.
     """
     given = {"gramian": gramian, "losses": losses, **extra}
     inputs = read_inputs(weighting, given)
+    _check_state(state, jax.eval_shape(lambda: weighting.init(num_tasks)), num_tasks)
     weights, new_state = weighting.update(state, key=key, active=active, **inputs)
     if weights.shape != (num_tasks,):
         raise ValueError(
@@ -120,6 +123,9 @@ def apply_row_rule(
 ) -> tuple[PyTree, State]:
     """One step of a row rule: direction and new state, with the care of `update_weights`."""
     inputs = read_inputs(rule, given)
+    num_tasks = check_rows(rows)
+    expected = jax.eval_shape(lambda p: rule.init(p, num_tasks), jax.tree.map(_parameter, rows))
+    _check_state(state, expected, num_tasks)
     direction, new_state = rule.update(state, rows, key=key, active=active, **inputs)
     finite = [jnp.all(jnp.isfinite(d)) for d in jax.tree.leaves(direction) if _is_float(d)]
     return direction, finite_or_previous(new_state, state, jnp.all(jnp.stack(finite)))
@@ -134,6 +140,28 @@ def read_inputs(rule: "Weighting | RowRule", given: dict[str, Any]) -> dict[str,
             f"argument ({', '.join(name + '=' for name in missing)}) of update, got None"
         )
     return {name: given[name] for name in rule.reads}
+
+
+def _check_state(state: State, expected: State, num_tasks: int) -> None:
+    """ValueError unless the state has the structure and shapes of a fresh one."""
+    found, wanted = (jax.tree_util.tree_flatten_with_path(s)[0] for s in (state, expected))
+    for (path, leaf), (_, want) in zip(found, wanted, strict=False):
+        if jnp.shape(leaf) != want.shape:
+            raise ValueError(
+                f"state at '{path_name(path)}': expected shape {want.shape} for {num_tasks} tasks, "
+                f"got {jnp.shape(leaf)}; was it made for another number of tasks?"
+            )
+    if jax.tree.structure(state) != jax.tree.structure(expected):
+        raise ValueError(
+            f"state: expected {jax.tree.structure(expected)}, got {jax.tree.structure(state)}; "
+            "was it made by another rule?"
+        )
+
+
+def _parameter(rows: jax.Array) -> jax.ShapeDtypeStruct:
+    """What these rows are the gradients of; float0 is that of an integer."""
+    dtype = jnp.int32 if rows.dtype == jax.dtypes.float0 else rows.dtype
+    return jax.ShapeDtypeStruct(rows.shape[1:], dtype)
 
 
 def _is_float(x: jax.Array) -> bool:

@@ -419,6 +419,55 @@ def test_numpy_saves_and_restores_the_state(name, tmp_path):
         _same(jax.tree.unflatten(treedef, [file[key] for key in file.files]), later)
 
 
+def _shapes(name, tasks, whole):
+    rule, params = RULES[name].make(ALL[:tasks]), {"a": jnp.zeros(3)}
+    if whole:
+        return jax.tree.map(jnp.shape, aggregate(rule, tasks).init(params))
+    rows = (params, tasks) if isinstance(rule, RowRule) else (tasks,)
+    return jax.tree.map(jnp.shape, rule.init(*rows))
+
+
+def _knowing_the_tasks(whole):
+    """The rules whose state (or `AggregateState`, if whole) depends on how many tasks there are."""
+    return [name for name in NAMES if _shapes(name, 3, whole) != _shapes(name, 4, whole)]
+
+
+def test_only_row_rules_without_memory_take_a_state_of_any_number_of_tasks():
+    rest = set(NAMES) - set(_knowing_the_tasks(whole=True))
+    assert rest == {"coordinate_median", "graddrop", "sign_agreement", "trimmed_mean"}
+
+
+@pytest.mark.parametrize("name", _knowing_the_tasks(whole=True))
+def test_a_state_of_another_number_of_tasks_is_refused(name):
+    rows, params = {"a": jnp.zeros((4, 3))}, {"a": jnp.zeros(3)}
+    state = aggregate(RULES[name].make(ALL[:3]), 3).init(params)
+    given = {"losses": jnp.ones(4), "previous_losses": jnp.ones(4)}
+    given["cross_gramian"] = cross_gramian(rows, rows)
+    with pytest.raises(ValueError, match="state.*another number of tasks"):
+        aggregate(RULES[name].make(ALL), 4).update(rows, state, params, **given)
+
+
+@pytest.mark.parametrize("name", _knowing_the_tasks(whole=False))
+def test_a_rules_own_state_of_another_number_of_tasks_is_refused(name):
+    rows, params = {"a": jnp.zeros((4, 3))}, {"a": jnp.zeros(3)}
+    fewer, rule = RULES[name].make(ALL[:3]), RULES[name].make(ALL)
+    given = {n: jnp.ones(4) for n in rule.reads} | {"gramian": gramian(rows)}
+    given["cross_gramian"] = cross_gramian(rows, rows)
+    with pytest.raises(ValueError, match=r"state at '.*': expected shape .* for 4 tasks, got"):
+        if isinstance(rule, RowRule):
+            apply_row_rule(rule, fewer.init(params, 3), rows, **given)
+        else:
+            update_weights(rule, fewer.init(3), num_tasks=4, **given)
+
+
+def test_a_state_of_another_rule_is_refused():
+    params = {"a": jnp.zeros(3)}
+    other = aggregate(weighting.uniform(), 4).init(params)
+    for rule in (weighting.min_norm(), weighting.moco()):
+        with pytest.raises(ValueError, match="state"):
+            aggregate(rule, 4).update({"a": jnp.zeros((4, 3))}, other, params)
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if RULES[n].draws])
 def test_a_key_may_be_typed_or_raw(name):
     rule, rows = RULES[name].make(ALL), {"a": jnp.asarray(BASE.rows["a"][0])}
