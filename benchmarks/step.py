@@ -1,9 +1,10 @@
 """What a multi-task step costs, relative to the step on the summed loss.
 
-    python -m benchmarks.step [--rounds N]
+    python -m benchmarks.step [--rounds N] [--only STEP ...]
 
-Two models: LeNet with 2 heads (21k shared parameters) and a dense encoder
-784-512-512-64 with 40 binary heads (697k shared), batch 256. All programs of a model
+Three models: LeNet with 2 heads (21k shared parameters), a dense encoder
+784-512-512-64 with 40 binary heads (697k shared) and one of 1836-128-64 with 159
+(243k shared), batch 256. All programs of a model
 are timed in turn, round after round; a ratio is the median over the rounds of
 (program / plain `jax.grad` of the summed loss) in that round, so a machine whose
 speed drifts does not spoil it. Temporaries are XLA's own count.
@@ -61,17 +62,19 @@ def lenet_model() -> Model:
     return Model("LeNet, 2 tasks", 2, encoder.init(keys[5]), own, batch, encode, decode)
 
 
-def dense_model(num_tasks: int = 40) -> Model:
-    """784-512-512-64 and binary heads, stacked."""
-    sizes = (784, 512, 512, 64)
+def dense_model(num_tasks: int, *sizes: int) -> Model:
+    """Dense layers and binary heads, stacked."""
     keys = iter(jax.random.split(jax.random.key(1), 16))
     shared = [
         {"w": jax.random.normal(next(keys), (m, n)) / m**0.5, "b": jnp.zeros(n)}
         for m, n in zip(sizes[:-1], sizes[1:], strict=True)
     ]
-    own = {"w": jax.random.normal(next(keys), (num_tasks, 64)) / 8, "b": jnp.zeros(num_tasks)}
+    own = {
+        "w": jax.random.normal(next(keys), (num_tasks, sizes[-1])) / 8,
+        "b": jnp.zeros(num_tasks),
+    }
     batch = {
-        "x": jax.random.normal(next(keys), (BATCH, 784)),
+        "x": jax.random.normal(next(keys), (BATCH, sizes[0])),
         "y": jax.random.bernoulli(next(keys), 0.5, (num_tasks, BATCH)).astype(jnp.float32),
     }
 
@@ -85,7 +88,7 @@ def dense_model(num_tasks: int = 40) -> Model:
         logits = jnp.einsum("tbd,td->tb", zs, own["w"]) + own["b"][:, None]
         return jnp.mean(optax.losses.sigmoid_binary_cross_entropy(logits, batch["y"]), axis=1)
 
-    name = f"dense 784-512-512-64, {num_tasks} tasks"
+    name = f"dense {'-'.join(map(str, sizes))}, {num_tasks} tasks"
     return Model(name, num_tasks, shared, own, batch, encode, decode)
 
 
@@ -95,19 +98,33 @@ def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
     def apply(params, grads):
         return jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads)
 
-    def plain(params, batch):
-        def total(params):
-            shared, own = params
-            z = model.encode(shared, batch)
-            zs = jax.tree.map(lambda x: jnp.broadcast_to(x, (model.num_tasks, *x.shape)), z)
-            losses = model.decode(own, zs, batch)
-            return jnp.sum(jnp.stack(jax.tree.leaves(losses))), losses
+    def on_the_sum(copies_of):
+        def step(params, batch):
+            def total(params):
+                shared, own = params
+                losses = model.decode(own, copies_of(shared, batch), batch)
+                return jnp.sum(jnp.stack(jax.tree.leaves(losses))), losses
 
-        grads, losses = jax.grad(total, has_aux=True)(params)
-        return losses, apply(params, grads)
+            grads, losses = jax.grad(total, has_aux=True)(params)
+            return losses, apply(params, grads)
+
+        return step, ((model.shared, model.own), model.batch)
+
+    def plain(shared, batch):
+        z = model.encode(shared, batch)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (model.num_tasks, *x.shape)), z)
+
+    def branch(shared, batch):
+        return mgda_jax.branch(model.encode(shared, batch), model.num_tasks, stacked=True)
+
+    def branched(shared, batch):
+        copies = mgda_jax.branched(model.encode, model.num_tasks)(shared, batch)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
 
     out: dict[str, tuple[Callable, tuple]] = {
-        "summed loss (jax.grad)": (plain, ((model.shared, model.own), model.batch))
+        "summed loss (jax.grad)": on_the_sum(plain),
+        "branch": on_the_sum(branch),
+        "branched": on_the_sum(branched),
     }
     variants = {
         "uniform": (uniform(), {}),
@@ -130,10 +147,12 @@ def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
     return out
 
 
-def measure(model: Model, rounds: int) -> list[str]:
-    """The model's rows of the table."""
+def measure(model: Model, rounds: int, only: list[str]) -> list[str]:
+    """The model's rows of the table: the summed loss and the steps asked for."""
     compiled, arguments, times = {}, {}, {}
     for name, (step, args) in programs(model).items():
+        if only and compiled and name not in only:
+            continue
         compiled[name] = jax.jit(step).lower(*args).compile()
         arguments[name], times[name] = args, []
         jax.block_until_ready(compiled[name](*args))
@@ -156,12 +175,18 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=41, help="timed rounds (default 41)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only", nargs="+", default=[], metavar="STEP", help="steps to measure")
+    arguments = parser.parse_args()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, batch {BATCH}\n")
     print("| model | step | ratio to the summed loss | ms | temporaries, MiB |")
     print("|---|---|---|---|---|")
-    for model in (lenet_model(), dense_model()):
-        print("\n".join(measure(model, rounds)), flush=True)
+    models = (
+        lenet_model(),
+        dense_model(40, 784, 512, 512, 64),
+        dense_model(159, 1836, 128, 64),
+    )
+    for model in models:
+        print("\n".join(measure(model, arguments.rounds, arguments.only)), flush=True)
 
 
 if __name__ == "__main__":
