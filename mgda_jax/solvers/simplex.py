@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def simplex_projection(point: jax.Array, mask: jax.Array) -> jax.Array:
     """argmin ‖w − y‖ over w ≥ 0, Σ w = 1, w_t = 0 outside the mask; zero for an empty mask.
 
-    w = max(y − θ, 0) with θ from the sorted entries.
+    w = max(y − θ, 0) with θ from the sorted entries. NaN or Inf within the mask gives NaN.
 
     Args:
       point: y, (T,).
@@ -33,14 +33,30 @@ def simplex_projection(point: jax.Array, mask: jax.Array) -> jax.Array:
     thresholds = (jnp.cumsum(ordered) - 1) / ranks
     kept = jnp.sum(ordered > thresholds)
     threshold = jnp.take(thresholds, jnp.maximum(kept - 1, 0))
-    return jnp.where(mask, jnp.maximum(relative - threshold, 0), jnp.zeros_like(point))
+    nearest = jnp.maximum(relative - threshold, 0)
+    # Said and not left to max and sort: XLA's reductions on the CPU drop a NaN in large batches.
+    nearest = jnp.where(jnp.all(jnp.isfinite(point) | ~mask), nearest, jnp.nan)
+    return jnp.where(mask, nearest, jnp.zeros_like(point))
 
 
 def shifted_step(gradient: jax.Array, exponent: jax.Array, mask: jax.Array) -> jax.Array:
-    """4^exponent · (v − min v) over the mask, at most the largest finite number; zero elsewhere.
+    """4^exponent · (v − min v) over the mask, at most 2^60; zero elsewhere.
 
-    Softmax and the projection on the simplex do not feel the shift.
+    Softmax and the projection on the simplex do not feel the shift, nor the difference
+    between 2^60 and more. Differences of 4 eps of the largest |v| are rounding and count as
+    none: a huge factor would blow them up, and fused programs round them differently.
+    NaN or Inf in v gives NaN.
     """
-    gradient = jnp.where(mask, gradient, jnp.inf)
-    shifted = jnp.where(mask, gradient - jnp.min(gradient), jnp.zeros_like(gradient))
-    return jnp.minimum(jnp.ldexp(shifted, 2 * exponent), jnp.finfo(gradient.dtype).max)
+    used = jnp.where(mask, gradient, jnp.zeros_like(gradient))
+    mantissas, powers = jnp.frexp(jnp.max(jnp.abs(used)))
+    power = jnp.clip(powers.astype(jnp.int32), -120, 120)
+    relative = used * jnp.ldexp(jnp.ones_like(mantissas), -power)
+    least = jnp.min(jnp.where(mask, relative, jnp.inf))
+    shifted = jnp.where(mask, relative - least, jnp.zeros_like(relative))
+    rounding = 4 * jnp.finfo(gradient.dtype).eps
+    shifted = jnp.where(shifted <= rounding, jnp.zeros_like(shifted), shifted)
+    # The factor is finite and normal, so that zero times it is zero.
+    factor = jnp.ldexp(jnp.ones_like(least), jnp.clip(2 * exponent + power, -120, 120))
+    step = jnp.minimum(shifted * factor, 2.0**60)
+    finite = jnp.all(jnp.isfinite(used))
+    return jnp.where(mask, jnp.where(finite, step, jnp.nan), jnp.zeros_like(step))

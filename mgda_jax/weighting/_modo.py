@@ -16,7 +16,7 @@ def modo(*, gamma: float | jax.Array = 1e-3, rho: float | jax.Array = 0.1) -> We
     the direction is Σ λ_t g_t. J_1, J_2 are the task gradients of two independent
     batches, so that J_1 J_2ᵀλ is an unbiased estimate; the Gramian of one batch is
     not. γ and ρ are as absolute as the paper has them: γ has the unit of one over a
-    squared gradient.
+    squared gradient. NaN or Inf in the inner products gives NaN.
 
     The two batches come as an extra argument, and the direction from a third
     (or from the first two's mean):

@@ -74,7 +74,10 @@ def sdmgrad(
         target = normalized(task_preference(preference, len(mask), dtype, active, "sdmgrad"))
         roots = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0))
         square = (jnp.sum(roots) / count(mask, dtype)) ** 2
-        square = jnp.where(square == 0, jnp.max(jnp.abs(matrix)), square)
+        peak = jnp.max(jnp.abs(matrix))
+        square = jnp.where(square == 0, peak, square)
+        # Where the diagonal is far below the rest every step ends in a vertex, without overflow.
+        square = jnp.maximum(square, peak * jnp.finfo(dtype).eps ** 2)
         scaled = matrix / one_for_zero(square)
 
         def step(_, carry):

@@ -58,7 +58,10 @@ def init_simplex(num_tasks: int) -> SimplexState:
 
 
 def masked(cross: Any, active: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """matrix with zeros for inactive tasks and its largest entry of order one, exponent, mask."""
+    """matrix with zeros for inactive tasks and its largest entry of order one, exponent, mask.
+
+    NaN throughout where an active entry is NaN or Inf.
+    """
     if isinstance(cross, Gramian):
         matrix, exponent = cross
     else:
@@ -73,7 +76,8 @@ def masked(cross: Any, active: jax.Array | None) -> tuple[jax.Array, jax.Array, 
     shift = jnp.frexp(jnp.where(jnp.isfinite(peak), peak, jnp.ones_like(peak)))[1] // 2
     # Twice by 2^-shift and not once by 4^-shift, which need not be representable.
     scale = jnp.ldexp(jnp.ones_like(peak), -shift)
-    return matrix * scale * scale, exponent + shift, mask
+    finite = jnp.all(jnp.isfinite(matrix))
+    return jnp.where(finite, matrix * scale * scale, jnp.nan), exponent + shift, mask
 
 
 def on_active(weights: jax.Array, mask: jax.Array) -> jax.Array:

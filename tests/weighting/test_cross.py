@@ -9,6 +9,7 @@ import pytest
 from mgda_jax import aggregate, multitask_value_and_grad, per_task_decode, task_gradients
 from mgda_jax.solvers.simplex import simplex_projection
 from mgda_jax.weighting import cross_gramian, modo, sdmgrad
+from mgda_jax.weighting.base import update_weights
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -225,3 +226,62 @@ def test_double_sampling_is_unbiased():
 def test_bad_arguments_are_named(make_rule, message):
     with pytest.raises(ValueError, match=message):
         make_rule()
+
+
+CROSS_RULES = {"modo": modo(gamma=0.01), "sdmgrad": sdmgrad(num_steps=2)}
+
+
+@pytest.mark.parametrize("name", CROSS_RULES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("batch", [2, 1024, 16384])
+def test_one_bad_entry_shows_in_batches_of_any_size(name, bad, batch):
+    """XLA's max and min on the CPU drop a NaN where they are vectorised over a batch."""
+    rule = CROSS_RULES[name]
+    cross = np.tile(np.eye(3, dtype=np.float32), (batch, 1, 1))
+    cross[:, 0, 1] = bad
+    cross[-1, 0, 1] = 0.5
+
+    def step(matrix):
+        return update_weights(rule, rule.init(3), num_tasks=3, cross_gramian=matrix)
+
+    weights, state = jax.jit(jax.vmap(step))(cross)
+    assert np.isnan(weights[:-1]).all() and np.isfinite(weights[-1]).all()
+    kept = np.broadcast_to(rule.init(3).weights, (batch - 1, 3))
+    np.testing.assert_array_equal(state.weights[:-1], kept)
+
+
+@pytest.mark.parametrize("size", [1024, 16384])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_projection_hands_one_bad_entry_on(size, bad):
+    points = np.zeros((size, 10), np.float32)
+    points[:, 3] = bad
+    mask = jnp.arange(10) != 4
+    run = jax.jit(jax.vmap(lambda point: simplex_projection(point, mask)))
+    found = np.asarray(run(points))
+    assert np.isnan(np.delete(found, 4, axis=1)).all() and (found[:, 4] == 0).all()
+
+
+@pytest.mark.parametrize("name", CROSS_RULES)
+def test_huge_gradients_weigh_the_same_jitted_eager_and_in_a_batch(name):
+    rule = CROSS_RULES[name]
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((32, 3, 4))
+    scales = 10.0 ** rng.uniform(20, 37, (32, 1, 1))
+    rows = (rows * scales).astype(np.float32)
+
+    def weigh(rows):
+        cross = cross_gramian(rows, rows)
+        return update_weights(rule, rule.init(3), num_tasks=3, cross_gramian=cross)[0]
+
+    together = np.asarray(jax.jit(jax.vmap(weigh))(rows))
+    jitted = np.stack([jax.jit(weigh)(x) for x in rows])
+    eager = np.stack([weigh(jnp.asarray(x)) for x in rows[:4]])
+    np.testing.assert_allclose(together, jitted, atol=64 * EPS)
+    np.testing.assert_allclose(eager, jitted[:4], atol=64 * EPS)
+    np.testing.assert_allclose(together.sum(axis=1), 1, rtol=16 * EPS)
+    if name == "modo":
+        # Steps beyond the simplex end in the vertex of the least pull.
+        units = rows.astype(np.float64) / scales
+        pull = np.einsum("nsp,ntp->ns", units, units)
+        np.testing.assert_array_equal(together.argmax(axis=1), pull.argmin(axis=1))
+        np.testing.assert_array_equal(together.max(axis=1), 1)
