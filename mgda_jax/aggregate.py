@@ -9,9 +9,10 @@ import optax
 from mgda_jax import partition
 from mgda_jax.gramian import Gramian, as_gramian, check_rows, weighted_sum
 from mgda_jax.gramian import gramian as form_gramian
-from mgda_jax.tasks import check_num_tasks, path_name, stack_losses, task_mask
+from mgda_jax.tasks import check_names, check_num_tasks, path_name, stack_losses, task_mask
 from mgda_jax.weighting._min_norm import min_norm
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
+from mgda_jax.weighting.origin import named_arguments
 from mgda_jax.weighting.state import AggregateState, check_rule, check_state, init_state
 
 PyTree = Any
@@ -100,6 +101,8 @@ def aggregate(
         _check_shapes(updates, candidates, mask, num_tasks)
         own_task = partition.owners(owner, updates, mask, num_tasks)
         rows, own = _rows(updates, mask, shared), partition.split(updates, mask)[1]
+        names = {"losses": losses, "previous_losses": extra.get("previous_losses")}
+        check_names({**names, "active": active, **named_arguments(weighting)})
         active = task_mask(active, num_tasks)
         losses = None if losses is None else stack_losses(losses, num_tasks)
         if isinstance(weighting, RowRule):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax import partition
-from mgda_jax.tasks import cotangent, stack_losses, task_mask
+from mgda_jax.tasks import check_names, cotangent, stack_losses, task_mask
 
 PyTree = Any
 
@@ -66,6 +66,7 @@ def task_gradients(
 
         losses, pull, aux = vjp(of_parts, *partition.split(params, mask), has_aux=has_aux)
         num_tasks = stack_losses(losses).shape[0]
+        check_names({"losses": losses, "active": active})
         active = task_mask(active, num_tasks)
         one_hot = jnp.eye(num_tasks)
         rows = over_tasks(lambda row: pull(cotangent(losses, row))[0], one_hot, pullbacks)

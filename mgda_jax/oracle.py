@@ -13,8 +13,9 @@ from mgda_jax.gradients import check_pullbacks, vjp
 from mgda_jax.gramian import accumulation_dtype, gramian, rescale, weighted_sum
 from mgda_jax.heads import infer_layout, scale_own
 from mgda_jax.renewal import init_renewal, renew
-from mgda_jax.tasks import check_num_tasks, cotangent, stack_losses, task_mask
+from mgda_jax.tasks import check_names, check_num_tasks, cotangent, stack_losses, task_mask
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
+from mgda_jax.weighting.origin import named_arguments
 from mgda_jax.weighting.state import AggregateState, check_rule, check_state, init_state
 
 PyTree = Any
@@ -188,6 +189,7 @@ class MultitaskValueAndGrad:
         """See `multitask_value_and_grad`."""
         num_tasks, has_aux = self.num_tasks, self.has_aux
         check_state(self.weighting, state, num_tasks)
+        names = {"active": active, "previous_losses": extra.get("previous_losses")}
         active = task_mask(active, num_tasks)
         model = (self.encode, shared, batch, num_tasks, has_aux)
         if self.inputs == "per_task":
@@ -199,6 +201,7 @@ class MultitaskValueAndGrad:
         losses, pull_heads, decode_aux = vjp(
             lambda own, zs: self.decode(own, zs, batch), own, encoder.zs, has_aux=has_aux
         )
+        check_names({"losses": losses, **names, **named_arguments(self.weighting)})
         layout = self.own_layout or infer_layout(own, losses)
         scale = None if loss_scale is None else jnp.asarray(loss_scale, jnp.zeros(()).dtype)
         ones = jnp.ones(num_tasks) if active is None else active.astype(jnp.zeros(()).dtype)

@@ -4,7 +4,8 @@ Tasks are ordered as the leaves of the losses pytree: an array (T,), a tuple of
 scalars, or a dict of named scalars (sorted by key, as JAX sorts it).
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -123,6 +124,28 @@ def task_names(losses: PyTree) -> tuple[str, ...]:
     if len(flat) == 1 and np.ndim(flat[0][1]) == 1:
         return tuple(str(t) for t in range(np.shape(flat[0][1])[0]))
     return tuple(path_name(path) for path, _ in flat)
+
+
+def check_names(given: Mapping[str, PyTree]) -> None:
+    """Raise ValueError where two of the values name the tasks, and name them differently.
+
+    Args:
+      given: what was given per task, by what it is called in errors. Arrays, sequences
+        and None have no names.
+    """
+    named = {what: _names(value) for what, value in given.items()}
+    named = {what: names for what, names in named.items() if names is not None}
+    for (first, expected), (what, names) in itertools.pairwise(named.items()):
+        if names != expected:
+            raise ValueError(f"{what}: expected the tasks of {first}, {expected}, got {names}")
+
+
+def _names(value: PyTree) -> tuple[str, ...] | None:
+    flat = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda node: node is not value)[0]
+    if isinstance(value, Mapping) and not (len(flat) == 1 and np.ndim(flat[0][1]) == 1):
+        return tuple(path_name(path) for path, _ in flat)
+    fields = getattr(value, "_fields", None) if isinstance(value, tuple) else None
+    return None if fields is None else tuple(fields)
 
 
 def path_name(path: tuple[Any, ...]) -> str:

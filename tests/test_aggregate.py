@@ -12,7 +12,18 @@ from optax.experimental import aggregating
 
 import mgda_jax
 from mgda_jax import Weighting, aggregate, aggregate_states, mgda
-from mgda_jax.weighting import fixed, min_norm, moco, trimmed_mean, uniform
+from mgda_jax.weighting import (
+    cr_mogm,
+    famo,
+    fixed,
+    graddrop,
+    min_norm,
+    moco,
+    pcd,
+    trimmed_mean,
+    uniform,
+    upgrad,
+)
 
 EPS = float(np.finfo(np.float32).eps)
 ROWS = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
@@ -231,6 +242,44 @@ def test_scope_all_scales_each_own_leaf_by_its_task():
     close(updates["heads"], [0.0, 0.0])
     with pytest.raises(ValueError, match="'heads'.*needs its task.*owner="):
         step(aggregate(uniform(), 2, SHARED))
+
+
+LOSSES = {"depth": jnp.array(1.0), "segm": jnp.array(2.0)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "given"),
+    [
+        (min_norm(), {"losses": LOSSES, "active": {"A_segm": True, "depth": True}}),
+        (fixed({"segmentation": 1.0, "depth": 2.0}), {"losses": LOSSES}),
+        (fixed({"segmentation": 1.0, "depth": 2.0}), {"active": {"segm": True, "depth": True}}),
+        (upgrad(preference={"segm": 1.0, "Depth": 2.0}), {"losses": LOSSES}),
+        (cr_mogm(upgrad(preference={"segm": 1.0, "Depth": 2.0})), {"losses": LOSSES}),
+        (pcd(tau={"a": 0.1, "b": 0.2}), {"losses": LOSSES}),
+        (graddrop(leak={"a": 0.1, "b": 0.2}), {"losses": LOSSES}),
+        (famo(), {"losses": LOSSES, "previous_losses": {"a": 1.0, "segm": 1.0}}),
+    ],
+)
+def test_the_tasks_have_one_set_of_names(rule, given):
+    params = {"w": np.ones(3, np.float32)}
+    with pytest.raises(ValueError, match=r"expected the tasks of .*\('.*'\), got \('.*'\)"):
+        step(aggregate(rule, 2, scope=None), {"w": ROWS}, params, **given)
+
+
+def test_the_oracle_compares_names_too():
+    heads = {name: lambda own, z, batch: jnp.sum(z * own) for name in ("depth", "segm")}
+    own = {name: jnp.ones(2) for name in heads}
+
+    def run(rule, **given):
+        decode = mgda_jax.per_task_decode(heads)
+        oracle = mgda_jax.multitask_value_and_grad(lambda p, x: x * p, decode, rule, 2)
+        return oracle(jnp.ones(2), own, jnp.ones(2), oracle.init(), **given)
+
+    with pytest.raises(ValueError, match="active: expected the tasks of losses"):
+        run(min_norm(), active={"A_segm": True, "depth": False})
+    with pytest.raises(ValueError, match="fixed: weights: expected the tasks of losses"):
+        run(fixed({"segmentation": 1.0, "depth": 2.0}))
+    close(run(fixed({"segm": 2.0, "depth": 3.0}))[2].task_weights, [3.0, 2.0])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """One order of tasks everywhere, and errors that say what was wrong with it."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from mgda_jax import diagnostics, gramian, mgda, partition, task_gradients
 from mgda_jax.tasks import (
     check_hyperparameter,
     check_int,
+    check_names,
     check_num_tasks,
     cotangent,
     stack_losses,
@@ -69,6 +72,38 @@ def test_a_constant_loss_shows_in_the_stationarity():
     assert shown.stationarity == 0
     np.testing.assert_array_equal(shown.norms == 0, [False, True])
     np.testing.assert_array_equal(state.task_weights, [0, 1])
+
+
+NAMED = {"seg": 1.0, "depth": 2.0}
+
+
+@pytest.mark.parametrize(
+    "other", [None, (1.0, 2.0), jnp.ones(2), {"depth": True, "seg": False}, {"all": jnp.ones(2)}]
+)
+def test_the_same_names_or_none_agree(other):
+    check_names({"losses": NAMED, "between": None, "active": other})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"A_seg": True, "depth": True},
+        {"seg": True},
+        collections.OrderedDict(seg=True, depth=True),  # its order is its own
+        collections.namedtuple("Active", "seg depth")(True, True),
+    ],
+)
+def test_other_names_or_another_order_are_named(other):
+    with pytest.raises(ValueError, match=r"active: .* of losses, \('depth', 'seg'\), got \('.*seg"):
+        check_names({"losses": NAMED, "between": (1.0, 2.0), "active": other})
+
+
+def test_task_gradients_compare_the_names_of_active_with_the_losses():
+    def losses(x):
+        return {"seg": jnp.sum(x**2), "depth": jnp.sum(x)}
+
+    with pytest.raises(ValueError, match="active: .*'depth', 'seg'.*'A_seg', 'depth'"):
+        task_gradients(losses)(jnp.ones(2), active={"A_seg": True, "depth": False})
 
 
 def test_names_follow_the_leaves():

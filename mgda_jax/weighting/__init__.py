@@ -1,5 +1,7 @@
 """The rules: each a factory that returns a `Weighting` or a `RowRule`, in a file of its name."""
 
+from collections.abc import Callable
+
 # isort: off
 # Rules of losses: weights from the losses alone, or from nothing.
 from mgda_jax.weighting._uniform import uniform
@@ -44,7 +46,28 @@ from mgda_jax.weighting._graddrop import graddrop
 from mgda_jax.weighting._moco import moco
 from mgda_jax.weighting._sign_agreement import sign_agreement
 from mgda_jax.weighting._trimmed_mean import trimmed_mean
+
+# The contract, and what a rule's author needs.
+from mgda_jax.weighting.base import RowRule, Weighting
+from mgda_jax.weighting.origin import is_factory, rule
 # isort: on
+
+
+def rules() -> dict[str, Callable[..., Weighting | RowRule]]:
+    """Every rule of this package: its factory by its name.
+
+    Returns:
+      Dict from name to factory, in alphabetical order.
+
+    Examples:
+      >>> sorted(rules())[:3]
+      ['aligned_mtl', 'cagrad', 'config']
+      >>> rules()["min_norm"](normalization="l2")
+      min_norm(normalization='l2')
+    """
+    public = {name: globals()[name] for name in __all__}
+    return {name: thing for name, thing in public.items() if is_factory(thing)}
+
 
 __all__ = [
     "MinNormState",
@@ -79,6 +102,8 @@ __all__ = [
     "pcgrad",
     "random",
     "rlw",
+    "rule",
+    "rules",
     "scale_invariant",
     "sdmgrad",
     "sign_agreement",

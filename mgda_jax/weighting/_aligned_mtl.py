@@ -14,6 +14,7 @@ from mgda_jax.weighting.arguments import (
     task_preference,
 )
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import active_gramian, normalized
 
 PyTree = Any
@@ -30,6 +31,7 @@ class AlignedState(NamedTuple):
     rank: jax.Array
 
 
+@rule
 def aligned_mtl(
     *,
     scale_mode: str = "min",

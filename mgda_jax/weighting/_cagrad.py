@@ -17,6 +17,7 @@ from mgda_jax.weighting.arguments import (
 )
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import one_for_zero
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import UnitGramian, normalized, unit_gramian
 
 PyTree = Any
@@ -53,6 +54,7 @@ class _Search(NamedTuple):
     done: jax.Array
 
 
+@rule
 def cagrad(
     *,
     c: float | jax.Array = 0.4,

@@ -9,11 +9,13 @@ from mgda_jax.weighting.arguments import check_preference, preference_vector
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import divide
 from mgda_jax.weighting.equal_shares import EqualState, dot, init_equal, residual, solve
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import unit_gramian
 
 PyTree = Any
 
 
+@rule
 def config(*, preference: PyTree = None) -> Weighting:
     """ConFIG: the direction with the same cosine to every task, its length that of all projections.
 

@@ -2,8 +2,10 @@
 
 from mgda_jax.weighting.base import RowRule
 from mgda_jax.weighting.middle_mean import middle_mean
+from mgda_jax.weighting.origin import rule
 
 
+@rule
 def coordinate_median() -> RowRule:
     """The median of every coordinate: the mean of the two middle entries when T is even.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.origin import rule
 
 
 class SmoothedState(NamedTuple):
@@ -24,6 +25,7 @@ class SmoothedState(NamedTuple):
     rule: Any
 
 
+@rule
 def cr_mogm(weighting: Weighting, *, alpha: float | jax.Array = 0.9) -> Weighting:
     """CR-MOGM: the weights of another rule, smoothed by an exponential moving average.
 

@@ -10,6 +10,7 @@ from mgda_jax.weighting.arguments import check_flag
 from mgda_jax.weighting.base import RowRule
 from mgda_jax.weighting.division import divide
 from mgda_jax.weighting.losses import active_losses, raised_losses
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.rows import (
     column,
     decayed,
@@ -35,6 +36,7 @@ class DBMTLState(NamedTuple):
     step: jax.Array
 
 
+@rule
 def db_mtl(
     *,
     beta: float | jax.Array = 0.9,

@@ -9,11 +9,13 @@ from mgda_jax.weighting.arguments import check_preference, check_reduction, pref
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.cone import init_cone, project, report
 from mgda_jax.weighting.division import one_for_zero
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import normalized, unit_gramian
 
 PyTree = Any
 
 
+@rule
 def dual_proj(*, preference: PyTree = None, reduction: str = "mean") -> Weighting:
     """DualProj: the mean gradient, projected so that it conflicts with no task.
 

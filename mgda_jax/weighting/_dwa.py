@@ -9,6 +9,7 @@ from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import check_steps_per_epoch
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.losses import active_losses, count, softmax
+from mgda_jax.weighting.origin import rule
 
 
 class DWAState(NamedTuple):
@@ -31,6 +32,7 @@ class DWAState(NamedTuple):
     epochs: jax.Array
 
 
+@rule
 def dwa(*, steps_per_epoch: int, temperature: float = 2.0) -> Weighting:
     """Dynamic weight averaging: more weight for the tasks whose losses fall slowly.
 

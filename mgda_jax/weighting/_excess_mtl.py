@@ -11,6 +11,7 @@ from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import RowRule
 from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.losses import count, softmax
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.rows import column, map_rows, row_mask, zero_rows
 
 PyTree = Any
@@ -32,6 +33,7 @@ class ExcessState(NamedTuple):
     log_weights: jax.Array
 
 
+@rule
 def excess_mtl(
     *, step_size: float | jax.Array = 0.01, warmup_steps: int = 1, reduction: str = "mean"
 ) -> RowRule:

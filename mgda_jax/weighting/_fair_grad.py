@@ -16,6 +16,7 @@ from mgda_jax.weighting.fairness import (
     row_weights,
     solve_bargain,
 )
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import unit_gramian
 
 PyTree = Any
@@ -35,6 +36,7 @@ class FairState(NamedTuple):
     steps: jax.Array
 
 
+@rule
 def fair_grad(
     *,
     alpha: float | jax.Array = 2.0,

@@ -12,6 +12,7 @@ from mgda_jax.weighting.arguments import check_each
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, init_learned, learn
 from mgda_jax.weighting.losses import active_losses, softmax
+from mgda_jax.weighting.origin import rule
 
 PyTree = Any
 
@@ -30,6 +31,7 @@ class FAMOState(NamedTuple):
     active: jax.Array
 
 
+@rule
 def famo(
     *,
     optimizer: optax.GradientTransformation | None = None,

@@ -8,11 +8,13 @@ import numpy as np
 from mgda_jax.tasks import task_vector
 from mgda_jax.weighting.arguments import check_each
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.static import StaticState
 
 PyTree = Any
 
 
+@rule
 def fixed(weights: PyTree) -> Weighting:
     """Static loss weights: the gradient of Σ_t c_t L_t with the c given.
 

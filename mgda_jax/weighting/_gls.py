@@ -4,8 +4,10 @@ import jax.numpy as jnp
 
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.losses import NoState, active_losses, count, raised_losses
+from mgda_jax.weighting.origin import rule
 
 
+@rule
 def gls() -> Weighting:
     """Geometric loss strategy: descend the geometric mean of the losses.
 

@@ -10,6 +10,7 @@ from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.losses import active_losses, count, raised_losses, softmax
+from mgda_jax.weighting.origin import rule
 
 
 class GO4AlignState(NamedTuple):
@@ -22,6 +23,7 @@ class GO4AlignState(NamedTuple):
     log_smoothness: jax.Array
 
 
+@rule
 def go4align(*, num_groups: int = 2, beta: float = 1e-4, reduction: str = "sum") -> Weighting:
     """GO4Align: risk-guided indicators, averaged over groups of similar tasks.
 

@@ -10,6 +10,7 @@ from mgda_jax.weighting.arguments import check_each
 from mgda_jax.weighting.base import RowRule
 from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.keys import check_seed, draw_key, new_key
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.rows import column, combine_leaves, row_mask
 
 PyTree = Any
@@ -25,6 +26,7 @@ class GradDropState(NamedTuple):
     key: jax.Array
 
 
+@rule
 def graddrop(*, leak: float | jax.Array | PyTree = 0.0, seed: int = 0) -> RowRule:
     """GradDrop: in every coordinate the positive parts or the negative ones, at random.
 

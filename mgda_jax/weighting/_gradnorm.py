@@ -11,6 +11,7 @@ from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, learn
 from mgda_jax.weighting.losses import active_losses, count, raised_losses
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import active_gramian
 
 
@@ -28,6 +29,7 @@ class GradNormState(NamedTuple):
     seen: jax.Array
 
 
+@rule
 def gradnorm(
     *,
     alpha: float | jax.Array = 1.5,

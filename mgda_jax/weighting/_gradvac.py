@@ -10,6 +10,7 @@ from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.keys import check_seed, draw_key, new_key
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.pairwise import corrected_weights, others, random_orders
 from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 
@@ -26,6 +27,7 @@ class GradVacState(NamedTuple):
     targets: jax.Array
 
 
+@rule
 def gradvac(*, beta: float = 0.5, reduction: str = "sum", seed: int = 0) -> Weighting:
     """GradVac: every gradient turned until its cosines reach their moving averages, then summed.
 

@@ -9,9 +9,11 @@ from mgda_jax.weighting.division import divide
 from mgda_jax.weighting.equal_shares import EqualState, equal_shares, init_equal
 from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, init_learned, learn
 from mgda_jax.weighting.losses import active_losses
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import unit_gramian
 
 
+@rule
 def imtl_g() -> Weighting:
     """IMTL-G: weights with sum one for which d has the same projection on every task.
 
@@ -51,6 +53,7 @@ def imtl_g() -> Weighting:
     return Weighting(init_equal, update)
 
 
+@rule
 def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Weighting:
     """IMTL-L: learned scales that bring every scaled loss to one.
 
@@ -87,6 +90,7 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Weightin
     )
 
 
+@rule
 def imtl(*, optimizer: optax.GradientTransformation | None = None) -> Weighting:
     """IMTL: IMTL-G on the gradients of losses that IMTL-L scales.
 

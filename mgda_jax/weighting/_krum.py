@@ -6,9 +6,11 @@ import optax
 from mgda_jax.tasks import check_int
 from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import active_gramian
 
 
+@rule
 def krum(*, num_byzantine: int = 1, num_selected: int = 1) -> Weighting:
     """Krum and Multi-Krum: the mean of the m gradients with the closest neighbours.
 

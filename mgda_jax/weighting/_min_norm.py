@@ -10,6 +10,7 @@ from mgda_jax.solvers.min_norm import min_norm_point
 from mgda_jax.tasks import check_int
 from mgda_jax.weighting.arguments import check_choice, check_flag
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import normalized
 
 _NORMALIZATIONS = ("none", "l2", "loss", "loss+")
@@ -31,6 +32,7 @@ class MinNormState(NamedTuple):
     steps: jax.Array
 
 
+@rule
 def min_norm(
     *,
     normalization: str = "none",

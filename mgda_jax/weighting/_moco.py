@@ -12,6 +12,7 @@ from mgda_jax.weighting.arguments import check_choice
 from mgda_jax.weighting.base import RowRule
 from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.losses import active_losses, softmax
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.rows import (
     column,
     decayed,
@@ -40,6 +41,7 @@ class MoCoState(NamedTuple):
     step: jax.Array
 
 
+@rule
 def moco(
     *,
     beta: float | jax.Array = 0.5,

@@ -7,8 +7,10 @@ from mgda_jax.solvers.simplex import shifted_step, simplex_projection
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.cross import init_simplex, keep_inactive, masked, on_active
+from mgda_jax.weighting.origin import rule
 
 
+@rule
 def modo(*, gamma: float | jax.Array = 1e-3, rho: float | jax.Array = 0.1) -> Weighting:
     """MoDo: one projected step on the weights per update, with double sampling.
 

@@ -17,6 +17,7 @@ from mgda_jax.weighting.fairness import (
     row_weights,
     solve_bargain,
 )
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 
 PyTree = Any
@@ -40,6 +41,7 @@ class NashState(NamedTuple):
     steps: jax.Array
 
 
+@rule
 def nash_mtl(
     *,
     preference: PyTree = None,

@@ -7,9 +7,11 @@ import optax
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import one_for_zero
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import active_gramian
 
 
+@rule
 def ntkmtl(*, exponent: float | jax.Array = 0.5) -> Weighting:
     """NTKMTL: weights that even out the tasks' convergence speeds in their tangent kernels.
 

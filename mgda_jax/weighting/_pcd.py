@@ -10,6 +10,7 @@ from mgda_jax.tasks import check_hyperparameter, check_int, task_vector
 from mgda_jax.weighting.arguments import active_mask, check_each
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import one_for_zero
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 
 PyTree = Any
@@ -32,6 +33,7 @@ class PCDState(NamedTuple):
     residual: jax.Array
 
 
+@rule
 def pcd(
     *,
     primary: int = 0,

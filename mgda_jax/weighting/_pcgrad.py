@@ -9,6 +9,7 @@ from jax import lax
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.keys import check_seed, draw_key, new_key
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.pairwise import corrected_weights, others, random_orders
 from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 
@@ -23,6 +24,7 @@ class PCGradState(NamedTuple):
     key: jax.Array
 
 
+@rule
 def pcgrad(*, reduction: str = "sum", seed: int = 0) -> Weighting:
     """PCGrad: every gradient projected off the gradients it conflicts with, then summed.
 

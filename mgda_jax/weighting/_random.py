@@ -6,8 +6,10 @@ import jax.numpy as jnp
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.draws import drawn
+from mgda_jax.weighting.origin import rule
 
 
+@rule
 def random(*, concentration: float = 1.0, seed: int = 0) -> Weighting:
     """Dirichlet weights: w ~ Dirichlet(a, …, a), new at every step.
 

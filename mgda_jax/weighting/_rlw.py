@@ -4,8 +4,10 @@ import jax
 
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.draws import drawn
+from mgda_jax.weighting.origin import rule
 
 
+@rule
 def rlw(*, seed: int = 0) -> Weighting:
     """Random loss weighting: w = softmax(ε), ε ~ N(0, I), new at every step.
 

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.losses import NoState, active_losses, count, raised_losses
+from mgda_jax.weighting.origin import rule
 
 
+@rule
 def scale_invariant(*, reduction: str = "sum") -> Weighting:
     """Scale-invariant scalarisation: descend the sum, or the mean, of the log losses.
 

@@ -13,11 +13,13 @@ from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.cross import init_simplex, keep_inactive, masked, on_active
 from mgda_jax.weighting.division import one_for_zero
 from mgda_jax.weighting.losses import count
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import normalized
 
 PyTree = Any
 
 
+@rule
 def sdmgrad(
     *,
     lam: float | jax.Array = 0.3,

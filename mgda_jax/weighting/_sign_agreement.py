@@ -9,11 +9,13 @@ import optax
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import RowRule
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.rows import combine_leaves, row_mask
 
 PyTree = Any
 
 
+@rule
 def sign_agreement(*, threshold: float | jax.Array = 1.0, reduction: str = "mean") -> RowRule:
     """The mean gradient in the coordinates whose signs agree, zero in the others (AND-mask).
 

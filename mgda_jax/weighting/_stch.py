@@ -9,6 +9,7 @@ from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import check_reduction, check_steps_per_epoch
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.losses import active_losses, count, raised_losses, softmax
+from mgda_jax.weighting.origin import rule
 
 
 class STCHState(NamedTuple):
@@ -25,6 +26,7 @@ class STCHState(NamedTuple):
     counts: jax.Array
 
 
+@rule
 def stch(
     *,
     steps_per_epoch: int,

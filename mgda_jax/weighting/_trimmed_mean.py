@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from mgda_jax.tasks import check_int
 from mgda_jax.weighting.base import RowRule
 from mgda_jax.weighting.middle_mean import middle_mean
+from mgda_jax.weighting.origin import rule
 
 
+@rule
 def trimmed_mean(*, num_trimmed: int = 1) -> RowRule:
     """The mean of every coordinate without its b largest and b smallest entries.
 

@@ -6,8 +6,10 @@ import optax
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.learned import chosen_optimizer, init_learned, learn
 from mgda_jax.weighting.losses import active_losses
+from mgda_jax.weighting.origin import rule
 
 
+@rule
 def uncertainty(*, optimizer: optax.GradientTransformation | None = None) -> Weighting:
     """Uncertainty weighting: losses scaled by learned homoscedastic uncertainties.
 

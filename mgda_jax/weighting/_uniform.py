@@ -4,9 +4,11 @@ import jax.numpy as jnp
 
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.static import StaticState
 
 
+@rule
 def uniform(*, reduction: str = "sum") -> Weighting:
     """Uniform scaling: the gradient of the sum, or of the mean, of the losses.
 

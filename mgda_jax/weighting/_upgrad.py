@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from mgda_jax.weighting.arguments import check_preference, check_reduction, preference_vector
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.cone import init_cone, project, report
+from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import normalized, unit_gramian
 
 PyTree = Any
 
 
+@rule
 def upgrad(*, preference: PyTree = None, reduction: str = "mean") -> Weighting:
     """UPGrad: the average of the task gradients, each projected so that it conflicts with no task.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mgda_jax.gramian import Gramian, check_rows
 from mgda_jax.tasks import path_name
+from mgda_jax.weighting.origin import Origin, reduce, represent
 
 PyTree = Any
 State = Any
@@ -32,12 +33,17 @@ class Weighting(NamedTuple):
         as "cross_gramian") `update` needs; what no rule reads is never computed.
       scope: "shared" when the weights combine gradients of shared parameters only
         (gradient rules), "all" when they weigh the losses themselves, heads included.
+      origin: the call that made it; the `rule` decorator of its factory puts it there.
     """
 
     init: Callable[[int], State]
     update: Callable[..., tuple[jax.Array, State]]
     reads: frozenset[str] = frozenset({"gramian"})
     scope: str = "shared"
+    origin: Origin | None = None
+
+    __repr__ = represent
+    __reduce__ = reduce
 
 
 class RowRule(NamedTuple):
@@ -49,11 +55,16 @@ class RowRule(NamedTuple):
       update: `update(state, rows, *, losses=None, key=None, active=None, **extra)
         -> (direction, state)`: rows leaves (T, *shape), direction leaves shape.
       reads: extra arguments `update` needs, as in `Weighting`.
+      origin: as in `Weighting`.
     """
 
     init: Callable[[PyTree, int], State]
     update: Callable[..., tuple[PyTree, State]]
     reads: frozenset[str] = frozenset()
+    origin: Origin | None = None
+
+    __repr__ = represent
+    __reduce__ = reduce
 
 
 def finite_or_previous(new: PyTree, old: PyTree, ok: jax.Array) -> PyTree:

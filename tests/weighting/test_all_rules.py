@@ -1,7 +1,9 @@
 """All rules × invariants × modes. What a rule is and promises is in tests/weighting/rules.py."""
 
+import copy
 import functools
 import inspect
+import pickle
 from typing import NamedTuple
 
 import jax
@@ -11,6 +13,7 @@ import optax
 import pytest
 
 from mgda_jax import RowRule, aggregate, multitask_value_and_grad, per_task_decode, weighting
+from mgda_jax import Weighting as weighting_type
 from mgda_jax.gramian import gramian, weighted_sum
 from mgda_jax.weighting import cross_gramian
 from mgda_jax.weighting.base import apply_row_rule, update_weights
@@ -417,6 +420,46 @@ def test_numpy_saves_and_restores_the_state(name, tmp_path):
     np.savez(tmp_path / "state.npz", *leaves)
     with np.load(tmp_path / "state.npz", allow_pickle=False) as file:
         _same(jax.tree.unflatten(treedef, [file[key] for key in file.files]), later)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rule_prints_as_the_call_that_made_it_and_pickles(name):
+    rule = RULES[name].make(ALL)
+    assert repr(rule).startswith(f"{name}(") and "function" not in repr(rule)
+    for again in (pickle.loads(pickle.dumps(rule)), copy.deepcopy(rule)):
+        assert type(again) is type(rule) and repr(again) == repr(rule)
+        assert again[2:-1] == rule[2:-1]  # reads, scope
+    assert hash(rule) == hash(rule)  # a static argument of jit
+
+
+def test_a_pickled_rule_is_the_rule():
+    rule = weighting.cr_mogm(weighting.upgrad(preference={"a": 1.0, "b": 3.0}), alpha=0.5)
+    assert repr(rule) == "cr_mogm(upgrad(preference={'a': 1.0, 'b': 3.0}), alpha=0.5)"
+    matrix = jnp.array([[2.0, -1.0], [-1.0, 1.0]])
+    weigh = [
+        r.update(r.init(2), gramian=matrix)[0] for r in (rule, pickle.loads(pickle.dumps(rule)))
+    ]
+    np.testing.assert_array_equal(*weigh)
+
+
+def test_a_rule_that_was_changed_no_longer_prints_as_the_call():
+    rule = weighting.uniform()
+    changed = rule._replace(update=_ones)
+    assert repr(changed) == f"Weighting(update={_ones!r}, reads=[])"
+    by_hand = weighting_type(_init, _ones, frozenset())
+    assert pickle.loads(pickle.dumps(by_hand)).update is _ones
+
+
+def _init(num_tasks):
+    return jnp.ones(num_tasks)
+
+
+def _ones(state, **_):
+    return state, state
+
+
+def test_the_rules_are_listed():
+    assert weighting.rules() == public_rules()
 
 
 def _shapes(name, tasks, whole):
