@@ -16,12 +16,14 @@ class Batch(NamedTuple):
       rows: (N, T, P) float32.
       losses: (N, T) float32.
       rounded: (N,) bool: the Gramian's entries are rounded to bfloat16.
+      entry: (N,) float32: what to put into the Gramian's entries (0, 1) and (1, 0); 0 for nothing.
       family: (N,) int.
     """
 
     rows: np.ndarray
     losses: np.ndarray
     rounded: np.ndarray
+    entry: np.ndarray
     family: np.ndarray
 
 
@@ -30,6 +32,7 @@ def make_batch(count: int, num_tasks: int, seed: int) -> Batch:
     rng = np.random.default_rng([seed, num_tasks])
     family = np.arange(count) * len(NAMES) // count
     rows = np.empty((count, num_tasks, _columns(num_tasks)), np.float32)
+    entry = np.zeros(count, np.float32)
     losses = np.exp(2 * rng.standard_normal((count, num_tasks))).astype(np.float32)
     for k, name in enumerate(NAMES):
         (chosen,) = np.nonzero(family == k)
@@ -38,8 +41,10 @@ def make_batch(count: int, num_tasks: int, seed: int) -> Batch:
         bad = _BAD_LOSS.get(name)
         if bad is not None:
             losses[chosen, rng.integers(num_tasks, size=len(chosen))] = bad
+        entry[chosen] = _BAD_ENTRY.get(name, 0)
         losses[chosen] *= np.float32(_LOSS_SCALE.get(name, 1))
-    return Batch(rows, losses, np.isin(family, [NAMES.index(n) for n in ROUNDED]), family)
+    rounded = np.isin(family, [NAMES.index(n) for n in ROUNDED])
+    return Batch(rows, losses, rounded, entry, family)
 
 
 def _columns(num_tasks):
@@ -200,9 +205,19 @@ FAMILIES: dict[str, Family] = {
     "bfloat16_gramian_cosine": _cone,
     "nan": _poisoned(np.nan),
     "inf": _poisoned(np.inf),
+    "nan_loss": _normal,
+    "inf_loss": _normal,
+    "nan_entry": _normal,
+    "inf_entry": _normal,
 }
 NAMES = tuple(FAMILIES)
 ROUNDED = ("bfloat16_gramian", "bfloat16_gramian_cosine")
-POISONED = ("nan", "inf")
-_BAD_LOSS = {"nan": np.nan, "inf": np.inf, "zero_row": 0.0}
+# What is bad in a problem, by what a rule must read to be touched by it.
+POISONED = {
+    "rows": ("nan", "inf"),
+    "losses": ("nan_loss", "inf_loss"),
+    "gramian": ("nan_entry", "inf_entry"),
+}
+_BAD_LOSS = {"nan_loss": np.nan, "inf_loss": np.inf, "zero_row": 0.0}
+_BAD_ENTRY = {"nan_entry": np.nan, "inf_entry": np.inf}
 _LOSS_SCALE = {"scale_1e30": 1e30, "scale_1e-30": 1e-30}
