@@ -8,15 +8,26 @@ import jax.numpy as jnp
 
 from mgda_jax.gradients import over_tasks, vjp
 from mgda_jax.gramian import weighted_sum
+from mgda_jax.tasks import path_name, task_names
 
 PyTree = Any
+
+
+class Ragged(NamedTuple):
+    """What decode reads where the tasks' representations do not stack.
+
+    Attributes:
+      parts: T pytrees in task order.
+    """
+
+    parts: tuple[PyTree, ...]
 
 
 class Encoder(NamedTuple):
     """An encoder at one point, ready to be pulled back.
 
     Attributes:
-      zs: the representation, one copy per task: leaves (T, *shape).
+      zs: the representation, one copy per task: leaves (T, *shape), or `Ragged`.
       aux: encode's auxiliary output, or None.
       rows: `rows(dzs) -> gradients`, every task's own: leaves (T, *shape).
       combine: `combine(dzs, weights, active) -> gradient` of Σ_t w_t L_t.
@@ -61,7 +72,7 @@ def per_task_inputs(
         )
     forwards = [vjp(lambda p, b=b: encode(p, b), params, has_aux=has_aux) for b in batches]
     pulls = [forward[1] for forward in forwards]
-    zs = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(forward[0] for forward in forwards))
+    zs = _stack_or_ragged([forward[0] for forward in forwards])
 
     def rows(dzs):
         pulled = [pull(_row(dzs, t))[0] for t, pull in enumerate(pulls)]
@@ -81,5 +92,31 @@ def one_level(tree: PyTree) -> list[PyTree]:
     return jax.tree.leaves(tree, is_leaf=lambda node: node is not tree)
 
 
+def child_names(tree: PyTree) -> tuple[str, ...]:
+    """The names of `one_level`'s children: keys, fields, or positions."""
+    children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)[0]
+    return tuple(path_name(path) for path, _ in children if path)
+
+
+def check_batch_names(batch: PyTree, losses: PyTree) -> None:
+    """Raise ValueError unless the batches of the tasks are named as the losses are."""
+    given, names = child_names(batch), task_names(losses)
+    if given != names:
+        raise ValueError(
+            "batch: with inputs='per_task' expected a batch for each of the losses "
+            f"{list(names)}, under the same names, got {list(given)}"
+        )
+
+
+def _stack_or_ragged(parts: list[PyTree]) -> PyTree:
+    kinds = [
+        (jax.tree.structure(part), [(jnp.shape(x), jnp.result_type(x)) for x in leaves])
+        for part, leaves in ((part, jax.tree.leaves(part)) for part in parts)
+    ]
+    if any(kind != kinds[0] for kind in kinds):
+        return Ragged(tuple(parts))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+
 def _row(dzs: PyTree, task: int) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[task], dzs)
+    return dzs.parts[task] if isinstance(dzs, Ragged) else jax.tree.map(lambda x: x[task], dzs)

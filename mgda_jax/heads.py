@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mgda_jax.encoder import one_level
+from mgda_jax.encoder import Ragged, child_names, one_level
 from mgda_jax.gradients import vjp
-from mgda_jax.tasks import cotangent, path_name, stack_losses, task_names
+from mgda_jax.tasks import check_names, cotangent, path_name, stack_losses, task_names
 
 PyTree = Any
 
@@ -50,11 +50,17 @@ def per_task_decode(
     def decode(own: Any, zs: PyTree, batch: PyTree):
         # lax.split, because its transpose is one concatenate; indexing would add
         # T arrays of zeros, each as large as all copies together.
-        leaves, treedef = jax.tree.flatten(zs)
-        parts = [lax.split(leaf, (1,) * len(keys)) for leaf in leaves]
+        if isinstance(zs, Ragged):
+            by_task = zs.parts
+        else:
+            leaves, treedef = jax.tree.flatten(zs)
+            rows = [lax.split(leaf, (1,) * len(keys)) for leaf in leaves]
+            by_task = [
+                jax.tree.unflatten(treedef, [jnp.squeeze(row[t], 0) for row in rows])
+                for t in range(len(keys))
+            ]
         losses, aux = {}, {}
-        for t, key in enumerate(keys):
-            z = jax.tree.unflatten(treedef, [jnp.squeeze(part[t], 0) for part in parts])
+        for key, z in zip(keys, by_task, strict=True):
             try:
                 own_t = own[key]
             except (KeyError, IndexError, TypeError) as error:
@@ -94,12 +100,16 @@ def check_decode(
     losses, pull, _ = vjp(lambda o, z: decode(o, z, batch), own, zs, has_aux=has_aux)
     num_tasks = stack_losses(losses).shape[0]
     own_rows, z_rows = jax.vmap(lambda one: pull(cotangent(losses, one)))(jnp.eye(num_tasks))
-    for path, leaf in jax.tree_util.tree_flatten_with_path(z_rows)[0]:
-        touched = np.any(np.asarray(leaf).reshape(num_tasks, num_tasks, -1), axis=-1)
-        touched = touched & ~np.eye(num_tasks, dtype=bool)
-        if touched.any():
-            loss, copy = np.argwhere(touched)[0]
-            raise ValueError(f"decode: loss {loss} reads zs[{copy}] at '{path_name(path)}'")
+    leaks = [
+        (int(loss), copy, path_name(path))
+        for copy, part in enumerate(_by_copy(z_rows, num_tasks))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(part)[0]
+        for loss in np.flatnonzero(np.any(np.asarray(leaf).reshape(num_tasks, -1), axis=1))
+        if loss != copy
+    ]
+    if leaks:
+        loss, copy, path = min(leaks)
+        raise ValueError(f"decode: loss {loss} reads zs[{copy}] at '{path}'")
     for path, leaf in jax.tree_util.tree_flatten_with_path(own_rows)[0]:
         readers = (np.asarray(leaf) != 0).reshape(num_tasks, -1)
         crowded = readers.sum(axis=0) > 1
@@ -108,11 +118,31 @@ def check_decode(
             raise ValueError(f"decode: own parameter at '{path_name(path)}' serves losses {tasks}")
 
 
-def infer_layout(own: PyTree, losses: PyTree) -> str | None:
-    """ "per_task" when own has one child a loss under the same names, else None (unknown)."""
-    children = jax.tree_util.tree_flatten_with_path(own, is_leaf=lambda node: node is not own)[0]
-    names = tuple(path_name(path) for path, _ in children)
-    return "per_task" if names == task_names(losses) else None
+def _by_copy(z_rows: PyTree, num_tasks: int) -> list[PyTree]:
+    """One tree per copy of the representation, leaves (T, ...): a row per loss."""
+    if isinstance(z_rows, Ragged):
+        return list(z_rows.parts)
+    return [jax.tree.map(lambda leaf, t=t: leaf[:, t], z_rows) for t in range(num_tasks)]
+
+
+def find_layout(own_layout: str | None, own: PyTree, losses: PyTree) -> str | None:
+    """own_layout after a look at own; "per_task" where own is named like the losses."""
+    names = task_names(losses)
+    if own_layout == "stacked":
+        for path, leaf in jax.tree_util.tree_flatten_with_path(own)[0]:
+            if jnp.shape(leaf)[:1] != (len(names),):
+                raise ValueError(
+                    f"own at '{path_name(path)}': with own_layout='stacked' expected shape "
+                    f"({len(names)}, ...), got {jnp.shape(leaf)}"
+                )
+    if own_layout == "per_task":
+        check_names({"losses": losses, "own": own})
+        if len(child_names(own)) != len(names):
+            raise ValueError(
+                f"own: with own_layout='per_task' expected {len(names)} subtrees, one per task, "
+                f"got {list(child_names(own))}"
+            )
+    return "per_task" if own_layout is None and child_names(own) == names else own_layout
 
 
 def scale_own(
@@ -121,8 +151,6 @@ def scale_own(
     """Head t's gradients times w_t (None: unscaled), selected zero where t is inactive."""
 
     def scale(leaf, weight, is_active):
-        if leaf.dtype == jax.dtypes.float0:
-            return leaf
         if weight is not None:
             leaf = leaf * weight.astype(leaf.dtype)
         return leaf if is_active is None else jnp.where(is_active, leaf, jnp.zeros_like(leaf))

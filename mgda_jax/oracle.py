@@ -7,13 +7,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from mgda_jax.encoder import per_task_inputs, shared_inputs
+from mgda_jax.encoder import check_batch_names, per_task_inputs, shared_inputs
 from mgda_jax.gradients import check_pullbacks, vjp
 from mgda_jax.gramian import accumulation_dtype, gramian, rescale, weighted_sum
-from mgda_jax.heads import infer_layout, scale_own
+from mgda_jax.heads import find_layout, scale_own
 from mgda_jax.renewal import init_renewal, renew
-from mgda_jax.tasks import check_names, check_num_tasks, cotangent, stack_losses, task_mask
+from mgda_jax.tasks import (
+    check_int,
+    check_names,
+    check_num_tasks,
+    cotangent,
+    path_name,
+    stack_losses,
+    task_mask,
+)
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
 from mgda_jax.weighting.origin import named_arguments
 from mgda_jax.weighting.state import AggregateState, check_rule, check_state, init_state
@@ -67,13 +76,15 @@ def multitask_value_and_grad(
       scope: "shared" leaves the heads' own gradients unscaled, as Algorithm 2 of
         the paper; "all" scales head t by w_t. By default the rule's own.
       own_layout: how own separates by task: "stacked" (leaves (T, ...)), "per_task"
-        (a dict, tuple or list with one subtree a task, in task order), or None (unknown;
-        scaling heads by a Gramian's weights then takes a second pullback of the heads).
-        Found out by itself where own and the losses are dicts of the same keys or
+        (a dict, tuple or list with one subtree a task, under the losses' names), or None
+        (unknown; scaling heads by a Gramian's weights then takes a second pullback of the
+        heads). Found out by itself where own and the losses are dicts of the same keys or
         sequences of T.
       inputs: "shared", or "per_task": batch is then a dict, tuple or list of T batches
-        in task order, and encode runs once on each (aux, BatchNorm statistics
-        included, comes once per task, as a tuple). Mode "parameters" only.
+        under the names of the losses (positions, where they have none), and encode runs
+        once on each (aux, BatchNorm statistics included, comes once per task, as a
+        tuple). Where their representations differ in shape zs is a `Ragged`, its parts
+        in task order. Mode "parameters" only.
       lean: mode "parameters" without keeping all T gradients at once: the
         Gramian first, then one more pullback with the weighted cotangent.
       every: new weights every so many steps; in between the last ones are used again and
@@ -92,7 +103,9 @@ def multitask_value_and_grad(
 
     Raises:
       ValueError: an unknown option, options that exclude each other, losses that are
-        not T scalars, something the rule reads that is missing.
+        not T floating scalars, parameters that are not floating, names that differ, a
+        state of another oracle, something the rule reads that is missing.
+      TypeError: a keyword argument that nothing reads.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -133,8 +146,10 @@ def multitask_value_and_grad(
     ):
         raise ValueError("lean: applies to a Weighting in mode 'parameters' with shared inputs")
     check_pullbacks(pullbacks)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every: expected an int >= 1, got {every!r}")
+    for name, value in (("has_aux", has_aux), ("lean", lean)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: expected True or False, got {value!r}")
+    every = check_int(every, lambda k: k >= 1, "every: expected an int >= 1")
     if every > 1 and "gramian" not in getattr(weighting, "reads", ()):
         raise ValueError("every: applies to a Weighting that reads the Gramian")
     return MultitaskValueAndGrad(
@@ -188,7 +203,11 @@ class MultitaskValueAndGrad:
     ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree], AggregateState]:
         """See `multitask_value_and_grad`."""
         num_tasks, has_aux = self.num_tasks, self.has_aux
+        _check_keywords(extra, self.weighting.reads)
+        _check_floating("shared", shared)
+        _check_floating("own", own)
         check_state(self.weighting, state, num_tasks)
+        scale = _check_loss_scale(loss_scale)
         names = {"active": active, "previous_losses": extra.get("previous_losses")}
         active = task_mask(active, num_tasks)
         model = (self.encode, shared, batch, num_tasks, has_aux)
@@ -201,11 +220,13 @@ class MultitaskValueAndGrad:
         losses, pull_heads, decode_aux = vjp(
             lambda own, zs: self.decode(own, zs, batch), own, encoder.zs, has_aux=has_aux
         )
+        stacked = stack_losses(losses, num_tasks)
         check_names({"losses": losses, **names, **named_arguments(self.weighting)})
-        layout = self.own_layout or infer_layout(own, losses)
-        scale = None if loss_scale is None else jnp.asarray(loss_scale, jnp.zeros(()).dtype)
+        if self.inputs == "per_task":
+            check_batch_names(batch, losses)
+        layout = find_layout(self.own_layout, own, losses)
         ones = jnp.ones(num_tasks) if active is None else active.astype(jnp.zeros(()).dtype)
-        given = {"losses": stack_losses(losses, num_tasks), "active": active, "key": key, **extra}
+        given = {"losses": stacked, "active": active, "key": key, **extra}
 
         def pull(cotangents):
             scaled = cotangents if scale is None else cotangents * scale.astype(cotangents.dtype)
@@ -262,8 +283,37 @@ class MultitaskValueAndGrad:
         return weights, rule_state, combined
 
 
+def _check_keywords(extra: dict[str, Any], reads: frozenset[str]) -> None:
+    known = reads - {"gramian", "losses"}
+    for name in extra:
+        if name not in known:
+            rest = "".join(f", {other}" for other in sorted(known))
+            raise TypeError(
+                f"oracle: unexpected keyword argument {name!r}; with this rule it takes "
+                f"key, active, loss_scale{rest}"
+            )
+
+
+def _check_floating(name: str, params: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise ValueError(
+                f"{name} at '{path_name(path)}': expected floating parameters, got "
+                f"{jnp.result_type(leaf)}; what is not trained belongs to batch or to a closure"
+            )
+
+
+def _check_loss_scale(loss_scale: Any) -> jax.Array | None:
+    if loss_scale is None:
+        return None
+    fits = jnp.ndim(loss_scale) == 0 and jnp.issubdtype(jnp.result_type(loss_scale), jnp.number)
+    if fits and not isinstance(loss_scale, Tracer):
+        fits = float(loss_scale) > 0 and float(loss_scale) < float("inf")
+    if not fits:
+        raise ValueError(f"loss_scale: expected a positive finite scalar, got {loss_scale!r}")
+    return jnp.asarray(loss_scale).astype(jnp.zeros(()).dtype)
+
+
 def _divide(leaf: jax.Array, scale: jax.Array) -> jax.Array:
-    if leaf.dtype == jax.dtypes.float0:
-        return leaf
     dtype = accumulation_dtype(leaf.dtype)
     return (leaf.astype(dtype) / scale.astype(dtype)).astype(leaf.dtype)

@@ -49,6 +49,11 @@ def renew(
     """
     if every == 1:
         return fresh(state.weighting)
+    if not isinstance(state.weighting, EveryState):
+        raise ValueError(
+            f"state: with every={every} expected the state of an oracle made with every > 1, "
+            f"got {type(state.weighting).__name__}"
+        )
     last, rule_state = state.task_weights, state.weighting.rule
     assert last is not None
     # Weights of a bad batch are reported as NaN; they are not to be used again.
