@@ -197,6 +197,64 @@ def test_a_rule_that_keeps_state_asks_for_the_probe(name):
         branch(jnp.ones(2), 3, GRAMIAN_RULES[name])
 
 
+def test_rules_that_read_nothing_weigh_the_representation_alone():
+    gradient = jax.grad(loss_of_two)(jnp.zeros(2), ROWS, weighting=rules.fixed([0.5, 2.0]))
+    np.testing.assert_array_equal(gradient, 0.5 * ROWS[0] + 2 * ROWS[1])
+    step = jax.grad(
+        lambda z, p: loss_of_two(z, ROWS, weighting=rules.rlw(), probe=p), argnums=(0, 1)
+    )
+    first, probe = step(jnp.zeros(2), branch_probe(2, rules.rlw()))
+    second, _ = step(jnp.zeros(2), probe)
+    np.testing.assert_allclose(first, probe.task_weights @ ROWS, rtol=4 * EPS)
+    assert not np.array_equal(first, second)
+
+
+def test_a_state_of_every_dtype_comes_back_bit_for_bit():
+    bits = jax.random.bits(jax.random.key(1), (3,), jnp.uint32)
+    state = {
+        "key": jax.random.key(2),
+        "keys": jax.random.split(jax.random.key(3, impl="rbg")),
+        "unsigned": bits,
+        "signed": bits.astype(jnp.int32),
+        "small": jnp.array([-128, 127], jnp.int8),
+        "flag": jnp.array([True, False]),
+        "half": jnp.array(0.1, jnp.bfloat16),
+        "least": jnp.finfo(jnp.float32).tiny * jnp.ones(()),
+    }
+    rule = rules.uniform()._replace(
+        init=lambda num_tasks: state, update=lambda state, **_: (jnp.ones(2), state)
+    )
+    probe = branch_probe(2, rule)
+    assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(probe))
+    report = jax.grad(lambda p: loss_of_two(jnp.zeros(2), ROWS, weighting=rule, probe=p))(probe)
+    back = _probe.off_board(report, rule, 2).weighting
+    for name, leaf in state.items():
+        assert back[name].dtype == leaf.dtype
+        assert bool(jnp.all(back[name] == leaf)), name
+
+
+def test_float64_stays_float64_to_its_own_precision():
+    with jax.enable_x64(True):
+        rows = jnp.asarray(np.array([[1.0, 0.0], [0.0, 2.0]]))
+        step = jax.grad(lambda z, p: loss_of_two(z, rows, probe=p), argnums=(0, 1))
+        gradient, report = step(jnp.zeros(2, jnp.float64), branch_probe(2))
+        assert gradient.dtype == report.task_weights.dtype == jnp.float64
+        np.testing.assert_allclose(gradient, [0.8, 0.4], rtol=4 * np.finfo(np.float64).eps)
+
+
+def test_complex_leaves_are_combined_like_pairs_of_reals():
+    def loss(z):
+        a, b = branch(z, 2)
+        return jnp.real(a) + 2 * jnp.imag(b)
+
+    def pairs(z):
+        a, b = branch(z, 2)
+        return a[0] + 2 * b[1]
+
+    combined, real = jax.grad(loss)(jnp.complex64(0)), jax.grad(pairs)(jnp.zeros(2))
+    np.testing.assert_allclose([combined.real, -combined.imag], real, rtol=4 * EPS)
+
+
 def test_wrong_arguments_are_named():
     z = jnp.ones(2)
     with pytest.raises(ValueError, match="num_tasks must be an int >= 1, got 0"):

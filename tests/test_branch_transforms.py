@@ -75,6 +75,24 @@ def test_one_answer_under_jit_checkpoint_vmap_and_scan(name):
     close(end[:2], (w - 0.1 * after[0], own - 0.1 * after[1]))
 
 
+@pytest.mark.parametrize("exactly", [False, True])
+def test_a_model_of_one_example_under_vmap_finds_the_weights_of_the_batch(exactly):
+    def of_batch(w, own, probe):
+        def one(x):
+            if exactly:
+                copies = branched(encode, 2, axis_name="batch")(w, x, probe=probe)
+            else:
+                copies = branch(encode(w, x), 2, probe=probe, axis_name="batch")
+            return of_copies(copies, own)
+
+        return jnp.mean(jax.vmap(one, axis_name="batch")(X))
+
+    expected = all_grads(exact if exactly else loss)(W, OWN, branch_probe(2))
+    actual = all_grads(of_batch)(W, OWN, branch_probe(2))
+    close(actual[:2], expected[:2], 256)
+    close(actual[2].task_weights, expected[2].task_weights, 256)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_to_further_differentiation_the_weights_are_constants(name):
     function = LAYERS[name]
