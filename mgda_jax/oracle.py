@@ -87,8 +87,9 @@ def multitask_value_and_grad(
         in task order. Mode "parameters" only.
       lean: mode "parameters" without keeping all T gradients at once: the
         Gramian first, then one more pullback with the weighted cotangent.
-      every: new weights every so many steps; in between the last ones are used again and
-        the step costs a plain one. (Under vmap both branches run: there it saves nothing.)
+      every: new weights every so many steps, and whenever a task is active that had no
+        part in the last solve; in between the last ones are used again and the step costs
+        a plain one. (Under vmap both branches run: there it saves nothing.)
       pullbacks: how the T encoder pullbacks of mode "parameters" run, see `task_gradients`;
         with lean None means "vmap".
 

@@ -1,4 +1,4 @@
-"""New weights every k steps, the last ones in between."""
+"""New weights every k steps, and whenever a task comes back; the last ones in between."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,11 +16,13 @@ class EveryState(NamedTuple):
     """The rule's state where weights are renewed every k steps.
 
     Attributes:
-      count: () int32, steps since the last renewal.
+      count: () int32, steps since the last renewal, modulo k.
+      solved: (T,) bool, the tasks that had a part in it.
       rule: the rule's own state.
     """
 
     count: jax.Array
+    solved: jax.Array
     rule: Any
 
 
@@ -28,7 +30,9 @@ def init_renewal(every: int, state: AggregateState) -> AggregateState:
     """The state of a rule that is asked every k steps; unchanged for every step."""
     if every == 1:
         return state
-    return state._replace(weighting=EveryState(jnp.zeros((), jnp.int32), state.weighting))
+    assert state.task_weights is not None
+    solved = jnp.zeros(state.task_weights.shape, bool)
+    return state._replace(weighting=EveryState(jnp.zeros((), jnp.int32), solved, state.weighting))
 
 
 def renew(
@@ -54,18 +58,24 @@ def renew(
             f"state: with every={every} expected the state of an oracle made with every > 1, "
             f"got {type(state.weighting).__name__}"
         )
-    last, rule_state = state.task_weights, state.weighting.rule
+    last, (count, solved, rule_state) = state.task_weights, state.weighting
     assert last is not None
-    # Weights of a bad batch are reported as NaN; they are not to be used again.
-    due = (state.weighting.count % every == 0) | ~jnp.all(jnp.isfinite(last))
+    taking_part = jnp.ones_like(solved) if active is None else active
+    # Weights of a bad batch are reported as NaN; they are not to be used again. A task that
+    # had no part in the last solve has no weight to go on with.
+    due = (count == 0) | ~jnp.all(jnp.isfinite(last)) | jnp.any(taking_part & ~solved)
 
     def is_due():
         weights, new, gradient = fresh(rule_state)
-        return weights.astype(last.dtype), new, gradient
+        return (
+            weights.astype(last.dtype),
+            EveryState(jnp.ones_like(count), taking_part, new),
+            gradient,
+        )
 
     def is_not():
-        weights = last if active is None else jnp.where(active, last, jnp.zeros_like(last))
-        return weights, rule_state, again(weights)
+        weights = jnp.where(taking_part, last, jnp.zeros_like(last))
+        return weights, EveryState(count + 1, solved, rule_state), again(weights)
 
-    weights, rule_state, gradient = lax.cond(due, is_due, is_not)
-    return weights, EveryState((state.weighting.count + 1) % every, rule_state), gradient
+    weights, new, gradient = lax.cond(due, is_due, is_not)
+    return weights, new._replace(count=new.count % every), gradient

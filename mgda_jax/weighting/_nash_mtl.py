@@ -29,6 +29,7 @@ class NashState(NamedTuple):
     Attributes:
       weights: (T,) the last solution, before the norm is clipped.
       count: () int32, updates so far.
+      solved: (T,) bool, the tasks that had a part in the last solve.
       residual: () max_t |w_t (Mw + λ·diag(M)w)_t / c_t − 1| at the last solve.
       regularization: () λ of the last solve, zero where the equation has a solution.
       steps: () int32 Newton steps of the last solve.
@@ -36,6 +37,7 @@ class NashState(NamedTuple):
 
     weights: jax.Array
     count: jax.Array
+    solved: jax.Array
     residual: jax.Array
     regularization: jax.Array
     steps: jax.Array
@@ -67,8 +69,8 @@ def nash_mtl(
       max_norm: longest ‖d‖ allowed, longer ones are shortened to it; None for
         the equation as it is. The public code uses 1. (It solves with M/‖M‖_F, and puts the
         factor back in its constraints: the equation is this one.)
-      every: solve at every so many updates and keep the weights in between (of
-        all tasks active at the solve). max_norm applies at every update.
+      every: solve at every so many updates and keep the weights in between, unless a
+        task is active that had no part in the last solve. max_norm applies at every update.
 
     Returns:
       Weighting of scope "shared" that reads "gramian".
@@ -95,7 +97,8 @@ def nash_mtl(
     def init(num_tasks: int) -> NashState:
         # One array each: leaves that share a buffer cannot be donated.
         count, steps = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-        return NashState(jnp.zeros(num_tasks), count, jnp.zeros(()), jnp.zeros(()), steps)
+        solved = jnp.zeros(num_tasks, bool)
+        return NashState(jnp.zeros(num_tasks), count, solved, jnp.zeros(()), jnp.zeros(()), steps)
 
     def solve(unit: UnitGramian, active: jax.Array | None) -> NashState:
         share = preference_vector(preference, unit, active, "nash_mtl")
@@ -105,6 +108,7 @@ def nash_mtl(
         return NashState(
             weights,
             jnp.zeros((), jnp.int32),
+            jnp.ones(weights.shape, bool) if active is None else active,
             bargain.residual,
             bargain.regularization,
             bargain.steps,
@@ -115,7 +119,8 @@ def nash_mtl(
         if isinstance(every, int) and every == 1:
             new = solve(unit, active)
         else:
-            fresh = state.count % every == 0
+            taking_part = jnp.ones_like(state.solved) if active is None else active
+            fresh = (state.count % every == 0) | jnp.any(taking_part & ~state.solved)
             kept = jax.tree.map(cast, state, jax.eval_shape(lambda: solve(unit, active)))
             new = lax.cond(fresh, lambda: solve(unit, active), lambda: kept)
         weights = new.weights

@@ -234,6 +234,23 @@ def test_with_max_norm_one_it_is_the_public_code(factor):
     np.testing.assert_allclose(weights, alpha / length, rtol=1e-3)
 
 
+def test_a_task_that_comes_back_is_solved_for_at_once():
+    """Two tasks in turn, and a third that is there from the third update on."""
+    rule, plain = nash_mtl(every=8), nash_mtl()
+    gram = gramian(make("gaussian", 3).astype(np.float32))
+    state = rule.init(3)
+    for active in ([1, 0, 0], [0, 1, 0], [1, 1, 1]):
+        active = jnp.array(active, bool)
+        weights, state = rule.update(state, gramian=gram, active=active)
+        expected, _ = plain.update(plain.init(3), gramian=gram, active=active)
+        np.testing.assert_array_equal(weights, expected)
+        assert (np.asarray(weights) > 0).tolist() == active.tolist()
+    kept, state = rule.update(state, gramian=gramian(2 * jnp.eye(3)), active=active)
+    np.testing.assert_array_equal(kept, weights)
+    kept, _ = rule.update(state, gramian=gramian(2 * jnp.eye(3)), active=active.at[0].set(False))
+    np.testing.assert_array_equal(kept[1:], weights[1:])
+
+
 def test_every_keeps_the_weights_in_between_and_clips_each_time():
     rule = nash_mtl(every=2, max_norm=1.0)
     traces = []
