@@ -150,7 +150,14 @@ def mgda(
     The shortest gradient gets the most weight: with losses of unequal units, or a task
     nearly solved, one weight goes to 1 and training stands still at the nearest
     Pareto-stationary point. Then hand `aggregate` another rule: `cagrad` or `upgrad`, which
-    keep a share for every task, or `nash_mtl`, which does not see the losses' units.
+    keep a share for every task, or `nash_mtl`, which does not see the losses' units. A loss
+    that does not depend on the parameters, or whose gradient is stopped, is the extreme:
+    its zero gradient takes all the weight. `diagnostics` shows both, in `norms` and
+    `stationarity`.
+
+    What stands before it in a chain sees the T gradients stacked, and nothing can tell that
+    this was not meant: `optax.clip_by_global_norm` clips by the norm of all of them
+    together, `optax.clip` bends each of them. Clip after it.
 
     Args:
       num_tasks: T, a static int.

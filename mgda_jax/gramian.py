@@ -123,7 +123,19 @@ def weighted_sum(rows: PyTree, weights: jax.Array, *, active: jax.Array | None =
 
 
 def norms(gramian: Gramian) -> jax.Array:
-    """Row norms ‖g_t‖ = √M_tt · 2^exponent, (T,); NaN where the diagonal is."""
+    """Row norms ‖g_t‖ = √M_tt · 2^exponent, (T,); NaN where the diagonal is.
+
+    Args:
+      gramian: `Gramian`.
+
+    Returns:
+      Array (T,) in the dtype of the matrix.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> norms(as_gramian(jnp.array([[9.0, 0.0], [0.0, 16.0]])))
+      Array([3., 4.], dtype=float32)
+    """
     diagonal = jnp.maximum(jnp.diagonal(gramian.matrix), 0)
     return jnp.ldexp(jnp.sqrt(diagonal), gramian.exponent)
 
@@ -134,8 +146,19 @@ def as_gramian(gramian: Gramian | jax.typing.ArrayLike) -> Gramian:
     A raw float32 array is safe for gradient entries in 1e-15…1e17 only: outside,
     its own entries are already zero or Inf.
 
+    Args:
+      gramian: `Gramian`, returned as it is, or array (T, T).
+
+    Returns:
+      Gramian in at least float32.
+
     Raises:
       ValueError: when the array is not square or not real floating point.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> as_gramian(jnp.array([[4.0, 0.0], [0.0, 1.0]])).exponent
+      Array(2, dtype=int32)
     """
     if isinstance(gramian, Gramian):
         return gramian

@@ -164,8 +164,22 @@ def check_int(
     """A static int hyperparameter as a Python int, or ValueError(message, got value).
 
     A bool is no int, nor is a float with an integer value. Arrays are refused, because
-    shapes and loop bounds hang on the value; with traced, scalar integer arrays pass too,
-    unchanged, and a traced one without asking the condition.
+    shapes and loop bounds hang on the value.
+
+    Args:
+      value: what the user gave.
+      condition: asked of a concrete number.
+      message: names the rule and the argument, and says what is expected.
+      traced: let scalar integer arrays pass unchanged, traced ones without asking the
+        condition.
+
+    Returns:
+      The value as a Python int, or the array.
+
+    Examples:
+      >>> check_int(1.5, lambda n: n >= 1, "min_norm: max_steps must be an int >= 1")
+      Traceback (most recent call last):
+      ValueError: min_norm: max_steps must be an int >= 1, got 1.5
     """
     if isinstance(value, (jax.Array, Tracer)):
         if not traced:
@@ -185,7 +199,18 @@ def check_int(
 def check_hyperparameter(value: Any, condition: Callable[[Any], bool], message: str) -> None:
     """ValueError(message) unless a concrete value is a finite real scalar that meets the condition.
 
-    Traced values pass.
+    Args:
+      value: what the user gave; traced values pass.
+      condition: asked of a concrete number.
+      message: names the rule and the argument, and says what is expected.
+
+    Returns:
+      None.
+
+    Examples:
+      >>> check_hyperparameter(-1.0, lambda c: c >= 0, "cagrad: c must be >= 0")
+      Traceback (most recent call last):
+      ValueError: cagrad: c must be >= 0, got -1.0
     """
     if isinstance(value, Tracer):
         return

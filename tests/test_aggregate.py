@@ -568,3 +568,14 @@ def test_a_node_that_refuses_none_may_be_half_shared(rule):
     assert isinstance(updates, Layer)
     assert updates.kernel.shape == (3,)
     close(updates.head, np.ones(3))
+
+
+def test_clipping_goes_after_the_rule():
+    """Before it the stack is clipped: as T gradients together, and shorter than asked."""
+    params, grads = {"w": np.ones(3, np.float32)}, {"w": 10 * ROWS}
+    clip = optax.clip_by_global_norm(1.0)
+    after, _ = step(optax.chain(mgda(2), clip), grads, params)
+    before, _ = step(optax.chain(clip, mgda(2)), grads, params)
+    np.testing.assert_allclose(np.linalg.norm(after["w"]), 1.0, rtol=8 * EPS)
+    together = np.sqrt(2.0) / np.linalg.norm(ROWS)
+    np.testing.assert_allclose(np.linalg.norm(before["w"]), together, rtol=8 * EPS)

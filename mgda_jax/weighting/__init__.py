@@ -47,9 +47,12 @@ from mgda_jax.weighting._moco import moco
 from mgda_jax.weighting._sign_agreement import sign_agreement
 from mgda_jax.weighting._trimmed_mean import trimmed_mean
 
-# The contract, and what a rule's author needs.
+# What the author of a rule needs.
+from mgda_jax.gramian import as_gramian, norms
+from mgda_jax.tasks import check_hyperparameter, check_int, task_vector
 from mgda_jax.weighting.base import RowRule, Weighting
 from mgda_jax.weighting.origin import is_factory, rule
+from mgda_jax.weighting.unit_gramian import active_gramian
 # isort: on
 
 
@@ -71,8 +74,12 @@ def rules() -> dict[str, Callable[..., Weighting | RowRule]]:
 
 __all__ = [
     "MinNormState",
+    "active_gramian",
     "aligned_mtl",
+    "as_gramian",
     "cagrad",
+    "check_hyperparameter",
+    "check_int",
     "config",
     "coordinate_median",
     "cr_mogm",
@@ -97,6 +104,7 @@ __all__ = [
     "moco",
     "modo",
     "nash_mtl",
+    "norms",
     "ntkmtl",
     "pcd",
     "pcgrad",
@@ -108,6 +116,7 @@ __all__ = [
     "sdmgrad",
     "sign_agreement",
     "stch",
+    "task_vector",
     "trimmed_mean",
     "uncertainty",
     "uniform",

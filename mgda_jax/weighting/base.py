@@ -1,7 +1,7 @@
 """The two contracts every rule is written against: Weighting and RowRule."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,35 @@ from mgda_jax.weighting.origin import Origin, reduce, represent
 
 PyTree = Any
 State = Any
+
+
+class WeightUpdate(Protocol):
+    """(state, what the rule reads) → (weights (T,), new state); see `Weighting`."""
+
+    def __call__(
+        self,
+        state: State,
+        /,
+        *,
+        key: jax.Array | None = None,
+        active: jax.Array | None = None,
+        **reads: Any,
+    ) -> tuple[jax.Array, State]: ...
+
+
+class RowUpdate(Protocol):
+    """(state, rows, what the rule reads) → (direction, new state); see `RowRule`."""
+
+    def __call__(
+        self,
+        state: State,
+        rows: PyTree,
+        /,
+        *,
+        key: jax.Array | None = None,
+        active: jax.Array | None = None,
+        **reads: Any,
+    ) -> tuple[PyTree, State]: ...
 
 
 class Weighting(NamedTuple):
@@ -37,7 +66,7 @@ class Weighting(NamedTuple):
     """
 
     init: Callable[[int], State]
-    update: Callable[..., tuple[jax.Array, State]]
+    update: WeightUpdate
     reads: frozenset[str] = frozenset({"gramian"})
     scope: str = "shared"
     origin: Origin | None = None
@@ -59,7 +88,7 @@ class RowRule(NamedTuple):
     """
 
     init: Callable[[PyTree, int], State]
-    update: Callable[..., tuple[PyTree, State]]
+    update: RowUpdate
     reads: frozenset[str] = frozenset()
     origin: Origin | None = None
 

@@ -26,6 +26,9 @@ class Origin:
 def rule(factory: Factory) -> Factory:
     """Decorate a function that makes rules, so that they print and pickle as its calls.
 
+    A dict among its arguments is taken for one value per task, and its names are compared
+    with those of the losses.
+
     Args:
       factory: a module-level function that returns a `Weighting` or a `RowRule`.
 
@@ -33,6 +36,28 @@ def rule(factory: Factory) -> Factory:
       The same function; what it returns carries the call in its `origin`.
 
     Examples:
+      A rule of one's own, w_t ∝ ‖g_t‖^(−p) over the active tasks:
+
+      >>> import jax.numpy as jnp
+      >>> from mgda_jax import Weighting, aggregate
+      >>> from mgda_jax.weighting import active_gramian, check_hyperparameter, norms
+      >>> @rule
+      ... def inverse_norm(*, power=1.0):
+      ...     check_hyperparameter(power, lambda p: p >= 0, "inverse_norm: power must be >= 0")
+      ...     def update(state, *, gramian, active=None, **_):
+      ...         size = norms(active_gramian(gramian, active))
+      ...         share = jnp.where(size > 0, jnp.where(size > 0, size, 1.0) ** -power, 0.0)
+      ...         return share / jnp.maximum(share.sum(), 1e-30), state
+      ...     return Weighting(lambda num_tasks: (), update, reads=frozenset({"gramian"}))
+      >>> inverse_norm(power=2.0)
+      inverse_norm(power=2.0)
+      >>> tx = aggregate(inverse_norm(), num_tasks=2)
+      >>> params, rows = jnp.zeros(2), jnp.array([[3.0, 4.0], [0.0, 5.0]])
+      >>> tx.update(rows, tx.init(params), params)[0]
+      Array([1.5, 4.5], dtype=float32)
+
+      The rules of this package print alike:
+
       >>> from mgda_jax.weighting import cr_mogm, min_norm
       >>> cr_mogm(min_norm(normalization="l2"), alpha=0.5)
       cr_mogm(min_norm(normalization='l2'), alpha=0.5)

@@ -52,7 +52,22 @@ def unit_gramian(
 def active_gramian(
     gramian: Gramian | jax.typing.ArrayLike, active: jax.Array | None = None
 ) -> Gramian:
-    """The Gramian with the rows and columns of inactive tasks zero, whatever they hold."""
+    """The Gramian with the rows and columns of inactive tasks zero, whatever they hold.
+
+    Args:
+      gramian: `Gramian` or array (T, T).
+      active: (T,) bool, or None for all.
+
+    Returns:
+      Gramian.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> given = jnp.array([[jnp.nan, jnp.nan], [jnp.nan, 0.25]])
+      >>> active_gramian(given, jnp.array([False, True])).matrix
+      Array([[0.  , 0.  ],
+             [0.  , 0.25]], dtype=float32)
+    """
     if active is None:
         return as_gramian(gramian)
     # Before anything looks at the entries: those of inactive tasks may be NaN.
