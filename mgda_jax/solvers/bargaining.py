@@ -76,7 +76,10 @@ def bargaining_solution(matrix: jax.Array, target: jax.Array, power: float | jax
         scale = _power(a, power) / q
         residual = jnp.abs(gradient(a, regularization) * scale - 1)
         amplification = matvec(absolute, a) * scale
-        return jnp.max(residual), jnp.max(residual / (1 + amplification)), jnp.max(amplification)
+        # The maximum of many problems at once may drop a NaN, which must not pass for a solution.
+        broken = ~jnp.all(jnp.isfinite(residual) & jnp.isfinite(amplification))
+        worst = (jnp.max(residual), jnp.max(residual / (1 + amplification)), jnp.max(amplification))
+        return tuple(jnp.where(broken, jnp.inf, x) for x in worst)
 
     def start(regularization):
         a = _power(q, 1 / (1 + power))
