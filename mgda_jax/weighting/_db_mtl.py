@@ -54,7 +54,8 @@ def db_mtl(
       beta: β in [0, 1).
       beta_decay: σ ≥ 0.
       log_losses: whether to divide the rows, gradients of L_t, by L_t, which must be
-        positive; False when they are gradients of log L_t already.
+        positive (a zero loss counts as 1e-30 of the largest, a negative one gives NaN);
+        False when they are gradients of log L_t already.
 
     Returns:
       RowRule of scope "shared" that reads "losses" where log_losses is set.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import check_steps_per_epoch
 from mgda_jax.weighting.base import Weighting
-from mgda_jax.weighting.losses import active_losses, count, softmax
+from mgda_jax.weighting.losses import active_losses, count, softmax, valid_losses
 from mgda_jax.weighting.origin import rule
 
 
@@ -38,6 +38,7 @@ def dwa(*, steps_per_epoch: int, temperature: float = 2.0) -> Weighting:
 
     w = T softmax(r / τ) with r_t = L̄_t(k−1) / L̄_t(k−2), the mean losses of the last two
     epochs; w = 1 during the first two. A task without two epochs of losses has r = 1.
+    Losses must not be negative: NaN weights where one is.
 
     Args:
       steps_per_epoch: updates in an epoch. (The Nash-MTL benchmark compares two
@@ -81,6 +82,7 @@ def dwa(*, steps_per_epoch: int, temperature: float = 2.0) -> Weighting:
         ratio = jnp.minimum(ratio, jnp.finfo(ratio.dtype).max)
         logits = ratio / jnp.asarray(temperature, ratio.dtype)
         weights = count(mask, values.dtype) * softmax(logits, mask)
+        weights = jnp.where(valid_losses(values, mask), weights, jnp.nan)
 
         counts = jnp.where(mask, state.counts + 1, state.counts)
         change = (values - state.mean) / jnp.maximum(counts, 1).astype(values.dtype)

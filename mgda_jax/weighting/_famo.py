@@ -11,7 +11,7 @@ from mgda_jax.tasks import stack_losses, task_vector
 from mgda_jax.weighting.arguments import check_each
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, init_learned, learn
-from mgda_jax.weighting.losses import active_losses, softmax
+from mgda_jax.weighting.losses import active_losses, softmax, valid_losses
 from mgda_jax.weighting.origin import rule
 
 PyTree = Any
@@ -60,7 +60,7 @@ def famo(
         `optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))`. The authors' class
         has the same form with 1e-2; 1e-3 is LibMTL's.
       min_losses: L_min, (T,), a sequence or dict of T scalars below the losses; zero
-        by default. A loss at or below it counts as just above.
+        by default. A loss equal to it counts as just above, one below it gives NaN.
 
     Returns:
       Weighting of scope "all" that reads "losses" and "previous_losses".
@@ -108,14 +108,16 @@ def famo(
         logits = jax.tree.map(lambda new, old: jnp.where(seen, new, old), learned, state.logits)
 
         weights = softmax(logits.parameters - _log_gap(values), mask)
+        valid = valid_losses(_gap(values), mask) & valid_losses(_gap(after), state.active)
+        weights = jnp.where(valid, weights, jnp.nan)
         return weights, FAMOState(logits, values, mask)
 
+    def _gap(values: jax.Array) -> jax.Array:
+        if min_losses is None:
+            return values
+        return values - task_vector(min_losses, len(values), "famo: min_losses", values.dtype)
+
     def _log_gap(values: jax.Array) -> jax.Array:
-        gap = values
-        if min_losses is not None:
-            gap = values - task_vector(
-                min_losses, values.shape[0], "famo: min_losses", values.dtype
-            )
-        return jnp.log(jnp.maximum(gap, jnp.finfo(gap.dtype).tiny))
+        return jnp.log(jnp.maximum(_gap(values), jnp.finfo(values.dtype).tiny))
 
     return Weighting(init, update, frozenset({"losses", "previous_losses"}), "all")

@@ -47,6 +47,8 @@ def gradnorm(
     last shared layer: `gramian=mgda_jax.gramian(rows_of_that_layer)` in update. A step that would
     take a weight to zero or below leaves 1e-3 of the mean weight. A task that is not
     active keeps its weight; the active ones are scaled so that they sum to their number.
+    Losses must be positive; a zero loss counts as 1e-30 of the largest, a negative one gives
+    NaN.
 
     Args:
       alpha: α ≥ 0, the strength of the restoring force; 1.5 in the paper's NYUv2 runs,

@@ -8,7 +8,7 @@ from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import divide
 from mgda_jax.weighting.equal_shares import EqualState, equal_shares, init_equal
 from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, init_learned, learn
-from mgda_jax.weighting.losses import active_losses
+from mgda_jax.weighting.losses import active_losses, raised_losses, valid_losses
 from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import unit_gramian
 
@@ -58,7 +58,8 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Weightin
     """IMTL-L: learned scales that bring every scaled loss to one.
 
     Descends Σ_t (e^{s_t} L_t − s_t) in the parameters and in s together: w_t = e^{s_t},
-    ∂/∂s_t = e^{s_t} L_t − 1, s = 0 at first. At rest w_t L_t = 1 for every task.
+    ∂/∂s_t = e^{s_t} L_t − 1, s = 0 at first. At rest w_t L_t = 1 for every task, so losses
+    must be positive; a zero loss counts as 1e-30 of the largest, a negative one gives NaN.
 
     Args:
       optimizer: of s; `optax.adam(0.025)` by default, as in `uncertainty`. (The paper
@@ -83,7 +84,9 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Weightin
         values, mask = active_losses(losses, active)
         scales = jnp.exp(state.parameters)
         weights = jnp.where(mask, scales, jnp.zeros_like(scales))
-        return weights, learn(optimizer, state, scales * values - 1, mask)
+        weights = jnp.where(valid_losses(values, mask), weights, jnp.nan)
+        gradient = scales * raised_losses(values, mask) - 1
+        return weights, learn(optimizer, state, gradient, mask)
 
     return Weighting(
         lambda num_tasks: init_learned(optimizer, num_tasks), update, frozenset({"losses"}), "all"
@@ -97,7 +100,7 @@ def imtl(*, optimizer: optax.GradientTransformation | None = None) -> Weighting:
     IMTL-L learns s by descending Σ_t (e^{s_t} L_t − s_t), see `imtl_l`; IMTL-G then
     combines the gradients e^{s_t} g_t with weights α, Σ α_t = 1. So w_t = α_t e^{s_t}.
     The direction is that of IMTL-G; s sets its length. The heads' own gradients stay
-    unscaled here; the public code scales them by e^{s_t} as well.
+    unscaled here; the public code scales them by e^{s_t} as well. Losses as in `imtl_l`.
 
     Args:
       optimizer: of s; `optax.adam(0.025)` by default, as in `imtl_l`.
@@ -129,7 +132,9 @@ def imtl(*, optimizer: optax.GradientTransformation | None = None) -> Weighting:
         shares, _ = equal_shares(unit)
         weights = shares / unit.norms
         weights = divide(weights, _total(weights / scales.astype(weights.dtype)))
-        return weights, learn(optimizer, state, scales * values - 1, mask)
+        weights = jnp.where(valid_losses(values, mask), weights, jnp.nan)
+        gradient = scales * raised_losses(values, mask) - 1
+        return weights, learn(optimizer, state, gradient, mask)
 
     return Weighting(init, update, frozenset({"gramian", "losses"}))
 

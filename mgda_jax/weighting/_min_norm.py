@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from mgda_jax.gramian import Gramian, as_gramian, normalize
 from mgda_jax.solvers.min_norm import min_norm_point
 from mgda_jax.tasks import check_int
-from mgda_jax.weighting.arguments import check_choice, check_flag
+from mgda_jax.weighting.arguments import active_mask, check_choice, check_flag
 from mgda_jax.weighting.base import Weighting
+from mgda_jax.weighting.division import one_for_zero
+from mgda_jax.weighting.losses import valid_losses
 from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import normalized
 
@@ -48,7 +50,7 @@ def min_norm(
     ⟨d, g_t⟩ ≥ ‖d‖². A zero gradient takes all the weight: that task is
     stationary. A short one takes most: with losses of unequal units, or a task nearly
     solved, training stands still there; take `cagrad`, `upgrad` or `nash_mtl` then.
-    Losses at or below zero are raised to eps · max L before they divide.
+    Losses must not be negative (NaN where one is), and count as at least eps · max L.
 
     Args:
       normalization: "none", "l2", "loss" or "loss+".
@@ -115,15 +117,13 @@ def _scales(
         scale = jnp.where(diagonal == 0, scale, jnp.sqrt(diagonal))
     if normalization in ("loss", "loss+"):
         assert losses is not None
-        value = losses.astype(scale.dtype)
-        if active is not None:
-            value = jnp.where(active, value, jnp.zeros_like(value))
-        largest = jnp.max(value)
-        # maximum() hands a NaN loss on, as it must.
-        relative = value / jnp.where(largest > 0, largest, jnp.ones_like(largest))
-        floor = jnp.where(largest > 0, jnp.finfo(scale.dtype).eps, jnp.ones_like(largest))
-        relative = jnp.maximum(relative, floor)
-        scale = scale * jnp.where(largest <= 0, jnp.ones_like(relative), relative)
+        mask = active_mask(active, len(scale))
+        value = jnp.where(mask, losses.astype(scale.dtype), jnp.zeros_like(scale))
+        relative = value / one_for_zero(jnp.max(value))
+        eps = jnp.finfo(scale.dtype).eps
+        relative = jnp.where(relative < eps, eps, relative)
+        relative = jnp.where(jnp.any(value > 0), relative, jnp.ones_like(relative))
+        scale = scale * jnp.where(valid_losses(value, mask), relative, jnp.nan)
     return scale if active is None else jnp.where(active, scale, jnp.ones_like(scale))
 
 

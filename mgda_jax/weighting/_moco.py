@@ -11,7 +11,7 @@ from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import check_choice
 from mgda_jax.weighting.base import RowRule
 from mgda_jax.weighting.division import one_for_zero
-from mgda_jax.weighting.losses import active_losses, softmax
+from mgda_jax.weighting.losses import active_losses, softmax, valid_losses
 from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.rows import (
     column,
@@ -69,7 +69,7 @@ def moco(
         projection of the paper. Softmax is no projection: it moves a point of the
         simplex, towards equal weights.
       normalization: "none" or "loss": g_t L_t/‖g_t‖ in place of g_t, as in the
-        public code.
+        public code; the losses must not be negative (NaN where one is).
 
     Returns:
       RowRule of scope "shared" that reads "losses" for normalization "loss".
@@ -110,6 +110,7 @@ def moco(
             values, _ = active_losses(losses, active)
             norms = row_norms(rows, mask).astype(values.dtype)
             scales = values / one_for_zero(norms)
+            scales = jnp.where(valid_losses(values, mask), scales, jnp.nan)
         rate = decayed(beta, beta_decay, step, scales.dtype)
 
         def track(old, row):

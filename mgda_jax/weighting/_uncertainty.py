@@ -5,7 +5,7 @@ import optax
 
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.learned import chosen_optimizer, init_learned, learn
-from mgda_jax.weighting.losses import active_losses
+from mgda_jax.weighting.losses import active_losses, raised_losses, valid_losses
 from mgda_jax.weighting.origin import rule
 
 
@@ -15,7 +15,9 @@ def uncertainty(*, optimizer: optax.GradientTransformation | None = None) -> Wei
 
     Descends Σ_t ½ (L_t e^{−s_t} + s_t) in the parameters and in s together:
     w_t = ½ e^{−s_t}, ∂/∂s_t = ½ (1 − L_t e^{−s_t}), s = 0 at first. At rest e^{s_t} = L_t.
-    The ½ is that of the regression likelihood and of the public benchmarks.
+    The ½ is that of the regression likelihood and of the public benchmarks. A loss below
+    zero has no such rest, its weight would grow for ever: losses must be positive; a zero
+    loss counts as 1e-30 of the largest, a negative one gives NaN.
 
     Args:
       optimizer: of s; `optax.adam(0.025)` by default, the Nash-MTL benchmark's setting
@@ -41,7 +43,8 @@ def uncertainty(*, optimizer: optax.GradientTransformation | None = None) -> Wei
         values, mask = active_losses(losses, active)
         precision = jnp.exp(-state.parameters)
         weights = jnp.where(mask, 0.5 * precision, jnp.zeros_like(precision))
-        gradient = 0.5 * (1 - values * precision)
+        weights = jnp.where(valid_losses(values, mask), weights, jnp.nan)
+        gradient = 0.5 * (1 - raised_losses(values, mask) * precision)
         return weights, learn(optimizer, state, gradient, mask)
 
     return Weighting(

@@ -1,4 +1,4 @@
-"""What the loss rules share: active losses, losses above zero, a masked softmax, no memory."""
+"""What the loss rules share: active losses and their domain, a masked softmax, no memory."""
 
 from typing import NamedTuple
 
@@ -20,8 +20,17 @@ def active_losses(losses: jax.Array, active: jax.Array | None) -> tuple[jax.Arra
     return jnp.where(mask, losses, jnp.ones_like(losses)), mask
 
 
+def valid_losses(losses: jax.Array, mask: jax.Array) -> jax.Array:
+    """() bool: whether all active losses are finite and not below zero.
+
+    This is the domain of every rule that reads losses; outside it all weights are NaN.
+    """
+    # Comparisons are False for a NaN, where a maximum may drop it.
+    return jnp.all(((losses >= 0) & (losses < jnp.inf)) | ~mask)
+
+
 def raised_losses(losses: jax.Array, mask: jax.Array) -> jax.Array:
-    """Losses (T,) that can divide and have a logarithm; NaN where an active one is negative.
+    """Losses (T,) that can divide and have a logarithm; NaN throughout where they are not valid.
 
     A loss of exactly zero has a gradient of zero, so any finite weight is right
     for it: it is raised to 1e-30 of the largest loss (or to the smallest normal
@@ -29,8 +38,8 @@ def raised_losses(losses: jax.Array, mask: jax.Array) -> jax.Array:
     """
     largest = jnp.max(jnp.where(mask, losses, jnp.zeros_like(losses)))
     floor = jnp.maximum(largest * 1e-30, jnp.finfo(losses.dtype).tiny)
-    raised = jnp.maximum(losses, floor)  # hands a NaN on
-    return jnp.where(losses < 0, jnp.nan, raised)
+    raised = jnp.where(losses < floor, floor, losses)
+    return jnp.where(valid_losses(losses, mask), raised, jnp.nan)
 
 
 def softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:

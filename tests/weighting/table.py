@@ -18,6 +18,11 @@ refers to its reason below.
 """
 _NOTES = """
 "Reads" is what `update` needs beside the gradients that it combines; `gramian` is formed for it.
+The rules that read losses take losses that are not negative (`famo`: not below its `min_losses`);
+zero counts as just above zero. Where a loss of an active task is negative, NaN or Inf, all weights
+are NaN and the state stays as it was. Losses that can be negative (a log density, an entropy bonus)
+need a lower bound subtracted first.
+
 `famo` takes `previous_losses`, `modo` and `sdmgrad` take `cross_gramian` as extra arguments, by
 the protocols in their docstrings.
 """
