@@ -148,12 +148,22 @@ def bargain(power: float) -> Check:
         for i in np.nonzero(regularised & ~solved)[0]:
             near[i] = _hull_distance(case.rows[i], case.norms[i]) <= HULL
         positive = np.all((case.weights > 0) | ~there, axis=1)
-        limit = float(np.finfo(np.float32).max)
-        clipped = np.any((np.abs(case.weights) >= limit) | (case.weights < 1e-37) & there, axis=1)
+        # Weights that float32 does not hold are brought back by one power of two: the equation
+        # then holds up to a common factor, unless their spread alone is beyond it.
+        largest, least = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
+        edge = np.any((case.weights > largest / 8) | (case.weights < least * 8) & there, axis=1)
+        parts = np.where(there & np.isfinite(terms), np.abs(powers * terms), np.inf)
+        level = np.min(parts, axis=1)
+        ratio = np.max(np.where(there, parts, 0), axis=1) / level
+        alike = ratio - 1 <= 2e-5 + 128 * EPS * floor / level
+        spread = edge & np.any((case.weights == 0) & there, axis=1)
         reasons = {
             "0 in the hull of the unit rows: regularised, as the state says": near & honest,
             "indefinite Gramian": case.indefinite,
-            "weights beyond float32's range": clipped,
+            "the length alone is beyond float32": edge
+            & alike
+            & np.all((case.weights > 0) | ~there, 1),
+            "the weights' spread is beyond float32": spread,
         }
         return Verdict(positive, solved, reasons | _flushed(case))
 
