@@ -10,7 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, first_line
 from experiments.parallel import as_the_leader_says, leads, wait_for_all
 from experiments.run_folder import folder_name, write_text
 
@@ -48,17 +48,27 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._manager.close()
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            self._manager.close()
+        except Exception as error:
+            if kind is None:
+                raise self._unsaved(error) from error
 
     def save(self, epoch: int, state: PyTree, score: float, last: bool) -> None:
         """Save after an epoch where it is time to, and after the last; the write goes on behind."""
         due = last or time.monotonic() - self._last >= self._every
         if as_the_leader_says(due):
             self._last = time.monotonic()
-            self._manager.save(
-                epoch, args=ocp.args.StandardSave(state), metrics={_SCORE: score}, force=True
-            )
+            try:
+                self._manager.save(
+                    epoch, args=ocp.args.StandardSave(state), metrics={_SCORE: score}, force=True
+                )
+            except Exception as error:  # a full disk shows as almost any type in three libraries
+                raise self._unsaved(error) from error
+
+    def _unsaved(self, error: Exception) -> ExperimentError:
+        return ExperimentError(f"{self._folder}: cannot save a checkpoint ({first_line(error)})")
 
     def restore(self, like: PyTree) -> tuple[PyTree, int] | None:
         """The newest checkpoint that can be read and its epoch, or None.
@@ -74,11 +84,10 @@ class Checkpoints:
             try:
                 return self._manager.restore(epoch, args=ocp.args.StandardRestore(like)), epoch
             except Exception as error:  # a damaged file shows as almost any type in three libraries
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 path = self._folder / str(epoch)
                 aside = self._folder.with_name(f"{self._folder.name}.damaged") / str(epoch)
                 warnings.warn(
-                    f"{path}: cannot be read, the one before is taken ({reason[:200]})",
+                    f"{path}: cannot be read, the one before is taken ({first_line(error)})",
                     stacklevel=2,
                 )
                 self._manager.close()

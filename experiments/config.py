@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 import tyro
 
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, program
 from experiments.parallel import join_processes
 from experiments.tensorboard import summary_writer
 
@@ -257,19 +256,13 @@ def run_main(
       prog: the program's name.
       args: the arguments, by default `sys.argv[1:]`.
     """
-    try:
+    with program(prog):
         config = parse(config_type, prog, args)
         if isinstance(config, TrainingConfig) and config.distributed:
             join_processes()
         config = config.resolved()
         config.check()
         main(config)
-    except ExperimentError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
 
 
 def _one_line(box: str) -> str:

@@ -1,5 +1,6 @@
 """Train every method of an experiment, resumably, and leave all that a report needs."""
 
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from tqdm import tqdm
 
@@ -27,7 +29,9 @@ from experiments.training import Recipe, Trainer
 
 def use_compilation_cache(config: TrainingConfig) -> None:
     """Keep compiled programs between runs."""
-    jax.config.update("jax_compilation_cache_dir", str(config.cache_dir / "jax"))
+    folder = config.cache_dir / "jax"
+    folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
@@ -63,7 +67,7 @@ def run_experiment(
     methods = parse_methods(config.methods, problem.tasks, config.grid, steps_per_epoch)
     devices = Devices(config.batch_size)
     path = config.runs_dir / config.name
-    if config.tuned_by is not None and config.tuned_by.resolve() == path.resolve():
+    if config.tuned_by is not None and os.path.realpath(config.tuned_by) == os.path.realpath(path):
         raise ExperimentError(f"--tuned-by: expected another run than {path} itself")
     plans = [(method, planned_runs(method, config)) for method in methods]
     description = _describe(problem, config, experiment, facts)
@@ -112,6 +116,9 @@ def _check_sizes(problem: Problem, config: TrainingConfig) -> None:
         raise ExperimentError(
             f"--batch-size: expected at most the {size} training examples, got {config.batch_size}"
         )
+    steps = size // config.batch_size * config.epochs
+    if steps > np.iinfo(np.int32).max:
+        raise ExperimentError(f"--epochs: {config.epochs} are {steps} steps, too many")
 
 
 def _describe(

@@ -4,7 +4,7 @@ import contextlib
 import operator
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from experiments.checkpoints import Checkpoints, shapes
 from experiments.config import TrainingConfig
 from experiments.data.stream import Stream
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, first_line
 from experiments.feed import Feed, MemoryFeed, StreamFeed
 from experiments.parallel import Devices, leads
 from experiments.problem import num_examples
@@ -103,7 +103,8 @@ class MethodRun:
         root = self.folder.path / CHECKPOINTS
         saved = Checkpoints.of_method(root, method.spec, config.checkpoint_seconds)
         with saved as checkpoints:
-            state = self._init(self.runs)
+            with self._method_fits():
+                state = self._init(self.runs)
             state, start = checkpoints.restore(shapes(state)) or (state, 0)
             self.bar.update(start)
             self.folder.rewind(method.spec, start)
@@ -135,6 +136,14 @@ class MethodRun:
             outcome = results(method, self.labels, jax.device_get(state), parts)
             return {**outcome, "steps_per_epoch": self.trainer.steps_per_epoch}
 
+    @contextlib.contextmanager
+    def _method_fits(self) -> Iterator[None]:
+        """What a rule finds wrong once it sees the model, as one line."""
+        try:
+            yield
+        except ValueError as error:
+            raise ExperimentError(f"--methods: {self.method.spec}: {first_line(error)}") from error
+
     def _feed(self, epoch: int) -> Any:
         """What trains from an epoch on, closed at the end."""
         trainer, train = self.trainer, self.problem.data["train"]
@@ -155,7 +164,9 @@ class MethodRun:
         started = time.perf_counter()
         programs = {}
         for steps in sorted(set(lengths)):
-            lowered = self._train.lower(state, self.runs, feed.like(steps), zero, zero, steps)
+            like = feed.like(steps)
+            with self._method_fits():
+                lowered = self._train.lower(state, self.runs, like, zero, zero, steps)
             programs[steps] = lowered.compile()
         self._time(epoch, compile_seconds=time.perf_counter() - started)
         places = self.devices.replicate([np.int32(first) for first in firsts])

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, first_line
 from mgda_jax import RowRule, Weighting, weighting
 
 _ALIASES = {"mgda": "min_norm"}
@@ -128,11 +129,31 @@ def _parse_method(spec: str, tasks: Sequence[str], grid: int, steps_per_epoch: i
         return Method(spec, variants, weighting.fixed, "parameters")
     rule_name = name.removesuffix(_UB)
     rule = _make_rule(rule_name, options, steps_per_epoch)
+    check_rule(spec, rule, num_tasks)
     if name != rule_name and ("gramian" not in rule.reads or isinstance(rule, RowRule)):
         raise MethodError(f"--methods: {rule_name} reads no Gramian, so there is no {name}")
     mode = "parameters" if name == rule_name else "representation"
     everything = Variant("", np.ones(num_tasks, np.float32), np.ones(num_tasks, bool))
     return Method(spec, (everything,), lambda _: rule, mode)
+
+
+def check_rule(spec: str, rule: Weighting | RowRule, num_tasks: int) -> None:
+    """Raise MethodError where the rule cannot be started, or make a step, with so many tasks."""
+    row, square = jnp.ones(num_tasks), jnp.eye(num_tasks)
+    known = {"losses": row, "previous_losses": row, "gramian": square, "cross_gramian": square}
+    given = {name: value for name, value in known.items() if name in rule.reads}
+
+    def step() -> Any:
+        if isinstance(rule, RowRule):
+            return rule.update(rule.init(row, num_tasks), square, **given)
+        return rule.update(rule.init(num_tasks), **given)
+
+    try:
+        weights = jax.eval_shape(step)[0]
+        if isinstance(rule, Weighting) and weights.shape != row.shape:
+            raise ValueError(f"expected {num_tasks} weights, got shape {weights.shape}")
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise MethodError(f"--methods: {spec}: {first_line(error)}") from error
 
 
 def _make_rule(name: str, options: dict[str, str], steps_per_epoch: int) -> Weighting | RowRule:
@@ -160,8 +181,8 @@ def _make_rule(name: str, options: dict[str, str], steps_per_epoch: int) -> Weig
         )
     try:
         return factory(**given)
-    except (TypeError, ValueError) as error:
-        raise MethodError(f"--methods: {error}") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise MethodError(f"--methods: {name}: {first_line(error)}") from error
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
@@ -174,7 +195,7 @@ def _value(key: str, text: str, steps_per_epoch: int) -> Any:
         return _make_rule(*_parse_spec(text), steps_per_epoch)
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text  # a bare word: normalization=l2
 
 

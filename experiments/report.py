@@ -11,8 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.errors import ExperimentError
-from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, read_json, read_lines
+from experiments.errors import FAILED, ExperimentError, program, reading
+from experiments.run_folder import (
+    CONFIG,
+    METRICS,
+    RESULTS,
+    TABLE,
+    TIMINGS,
+    check_run,
+    read_json,
+    read_lines,
+    write_text,
+)
 
 BASELINE = "uniform"
 SINGLE = "single"
@@ -63,6 +73,7 @@ class Report:
         self.path = path
         if not (path / CONFIG).is_file():
             raise ExperimentError(f"{path}: not the folder of a run, it has no {CONFIG}")
+        check_run(path)
         self.description = read_json(path / CONFIG)
         if not (path / RESULTS).is_file():
             raise ExperimentError(f"{path}: no method of this run has finished yet")
@@ -232,8 +243,12 @@ def write_report(path: Path) -> str:
     """Write table.md and the figures of a run; the text to print."""
     from experiments.figures import draw
 
-    report = Report(path)
-    text = summary(report)
+    with reading(path):
+        return _write_report(Report(path), draw)
+
+
+def _write_report(report: Report, draw: Any) -> str:
+    path, text = report.path, summary(report)
     names = (report.description["experiment"], report.description["config"].get("dataset"))
     title = f"# {': '.join(filter(None, names))}"
     environment = ", ".join(f"{k} {v}" for k, v in report.description["versions"].items())
@@ -243,8 +258,8 @@ def write_report(path: Path) -> str:
         f"Python {report.description['python']}, {environment}; "
         f"{len(report.description['devices'])} × {devices}."
     )
-    (path / "table.md").write_text(f"{title}\n\n{text}\n\n{footer}\n")
-    written = ["table.md", *draw(report, layout(report).figures(report))]
+    write_text(path / TABLE, f"{title}\n\n{text}\n\n{footer}\n")
+    written = [TABLE, *draw(report, layout(report).figures(report))]
     return f"\n{text}\n\n{path}: {', '.join(written)}"
 
 
@@ -270,15 +285,12 @@ def markdown(heads: list[str], lines: list[list[str]]) -> str:
 
 def main(args: list[str]) -> None:
     """Redraw the table and figures of each folder named."""
-    if not args or args[0].startswith("-"):
-        print("usage: python -m experiments.report runs/NAME ...\n\n" + str(__doc__).strip())
-        sys.exit(0 if args and args[0] in ("-h", "--help") else 2)
-    try:
+    with program("report"):
+        if not args or args[0].startswith("-"):
+            print("usage: python -m experiments.report runs/NAME ...\n\n" + str(__doc__).strip())
+            sys.exit(0 if args and args[0] in ("-h", "--help") else FAILED)
         for path in args:
             print(write_report(Path(path)))
-    except ExperimentError as error:
-        print(f"report: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

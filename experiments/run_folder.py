@@ -1,5 +1,6 @@
 """What a run leaves on disk: its configuration, metrics, results and timings."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -46,7 +47,7 @@ class RunFolder:
         """
         self.path, self.description, self._overwrite = path, description, overwrite
         self._writes, self._lock = leads(), None
-        self._home = path.resolve()  # beside which the lock and what is replaced lie
+        self._home = Path(os.path.realpath(path))  # beside which the lock and what is replaced lie
 
     def __enter__(self) -> Self:
         """Create the folder, or open it to continue the run it holds.
@@ -207,8 +208,21 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a JSON-lines file; a last line cut short by a kill is left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    records = []
+    with open(path, encoding="utf-8", newline="\n", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith("\n"):
+                records.append(_record(path, number, line))
+    return records
+
+
+def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(line)
+        if isinstance(record, dict) and isinstance(record.get("method"), str):
+            if isinstance(record.get("epoch"), int):
+                return record
+    raise ExperimentError(f"{path}: line {number}: not as a run wrote it")
 
 
 def read_json(path: Path) -> dict[str, Any]:

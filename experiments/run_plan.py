@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import TrainingConfig
-from experiments.errors import ExperimentError
+from experiments.config import TrainingConfig, check_rates
+from experiments.errors import ExperimentError, reading
 from experiments.methods import Method
 from experiments.run_folder import RESULTS, read_json
 from experiments.training import Run, RunState
@@ -40,10 +40,14 @@ def planned_runs(method: Method, config: TrainingConfig) -> list[Label]:
 def _rates(spec: str, variant: str, config: TrainingConfig) -> tuple[float, ...]:
     if config.tuned_by is None:
         return config.learning_rate
-    selected = read_json(config.tuned_by / RESULTS).get(spec, {}).get("selected", {})
+    path = config.tuned_by / RESULTS
+    with reading(path):
+        found = read_json(path).get(spec, {}).get("selected", {})
+        selected = {name: float(rate) for name, rate in found.items()}
     if variant not in selected:
         name = f"{spec} {variant}".strip()
         raise ExperimentError(f"--tuned-by: {config.tuned_by} has no finished {name}")
+    check_rates(selected[variant])
     return (selected[variant],)
 
 

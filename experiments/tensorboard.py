@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import ExperimentError
+from experiments.errors import FAILED, ExperimentError, program, reading
 from experiments.run_folder import CONFIG, EVENTS, METRICS, folder_name, read_json, read_lines
 
 _LABELS = ("method", "variant", "learning_rate", "seed", "split", "epoch", "step")
@@ -42,17 +42,18 @@ def write_events(path: Path, method: str | None = None) -> list[str]:
       ExperimentError: for a folder that is no run, and where tensorboardX is missing.
     """
     writer_type = summary_writer()
-    tasks = read_json(path / CONFIG)["tasks"]
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for record in read_lines(path / METRICS):
-        if method in (None, record["method"]):
-            runs.setdefault(_folder(record), []).append(record)
-    for name, records in runs.items():
+    runs: dict[str, list[tuple[str, float, int]]] = {}
+    with reading(path):
+        tasks = read_json(path / CONFIG)["tasks"]
+        for record in read_lines(path / METRICS):
+            if method in (None, record["method"]):
+                found = ((tag, float(x), int(record["step"])) for tag, x in scalars(record, tasks))
+                runs.setdefault(_folder(record), []).extend(found)
+    for name, numbers in runs.items():
         shutil.rmtree(path / name, ignore_errors=True)
         with writer_type(str(path / name)) as writer:
-            for record in records:
-                for tag, value in scalars(record, tasks):
-                    writer.add_scalar(tag, value, record["step"])
+            for tag, value, step in numbers:
+                writer.add_scalar(tag, value, step)
     return list(runs)
 
 
@@ -83,15 +84,13 @@ def _folder(record: dict[str, Any]) -> str:
 
 def main(args: list[str]) -> None:
     """Write the event files of each run named."""
-    if not args or args[0].startswith("-"):
-        print("usage: python -m experiments.tensorboard runs/NAME ...\n\n" + str(__doc__).strip())
-        sys.exit(0 if args and args[0] in ("-h", "--help") else 2)
-    try:
+    with program("tensorboard"):
+        if not args or args[0].startswith("-"):
+            usage = "usage: python -m experiments.tensorboard runs/NAME ..."
+            print(f"{usage}\n\n{str(__doc__).strip()}")
+            sys.exit(0 if args and args[0] in ("-h", "--help") else FAILED)
         for path in map(Path, args):
             print(f"{path / EVENTS}: event files of {len(write_events(path))} runs")
-    except ExperimentError as error:
-        print(f"tensorboard: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ import numpy as np
 import optax
 from jax import lax
 
-from experiments.config import check_name, run_main
+from experiments.config import check_name, check_rates, run_main
 from experiments.errors import ExperimentError
 from experiments.figures import COLORS, GREY, STYLE
 from experiments.methods import Method, parse_methods
 from experiments.report import markdown
+from experiments.run_folder import CONFIG, TABLE, write_text
 from mgda_jax import aggregate, gramian, min_norm_point, task_gradients
 
 TASKS = ("L1", "L2")
@@ -31,6 +32,8 @@ STARTS = np.array(
 )
 REACHED = 0.1  # distance to the Pareto set, whose ends are 14 apart
 _POINTS = 400  # of a path, kept for the picture
+_MOST_STEPS = 1_000_000_000
+_GIVEN = {"gramian", "losses"}  # what a walk has for a rule to read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +62,9 @@ class ToyConfig:
 
     def check(self) -> None:
         """Raise ExperimentError naming the first flag whose value makes no sense."""
-        if self.steps < _POINTS:
-            raise ExperimentError(f"--steps: expected at least {_POINTS}, got {self.steps}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ExperimentError(
-                f"--learning-rate: expected a positive number, got {self.learning_rate}"
-            )
+        if not _POINTS <= self.steps <= _MOST_STEPS:
+            raise ExperimentError(f"--steps: expected {_POINTS} to {_MOST_STEPS}, got {self.steps}")
+        check_rates(self.learning_rate)
         check_name(self.name)
 
 
@@ -203,11 +203,18 @@ def main(config: ToyConfig) -> None:
     for method in methods:
         if len(method.variants[0].name) or method.mode == "representation":
             raise ExperimentError(f"--methods: {method.spec} is not a rule on gradients of θ")
+        if missing := method.rule(jnp.ones(len(TASKS))).reads - _GIVEN:
+            raise ExperimentError(
+                f"--methods: {method.spec} reads {' and '.join(sorted(missing))}, which two "
+                "functions of a point do not have"
+            )
     folder = config.runs_dir / config.name
+    if (folder / CONFIG).exists():
+        raise ExperimentError(f"{folder}: holds a run of another experiment; choose another --name")
     folder.mkdir(parents=True, exist_ok=True)
     walks = {m.spec: walk(m, config.steps, config.learning_rate) for m in methods}
     text = table(walks)
-    (folder / "table.md").write_text(f"# The toy of two losses\n\n{text}\n")
+    write_text(folder / TABLE, f"# The toy of two losses\n\n{text}\n")
     draw(walks, folder / "paths.png")
     print(f"\n{text}\n\nreached: within {REACHED} of the Pareto set, after {config.steps} steps.")
     print(f"\n{folder}: table.md, paths.png")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data.files import DataError
+from experiments.data.files import DataError, file_name
 
 SIDE = 64
 ATTRIBUTES = tuple(
@@ -94,7 +94,7 @@ def read_attributes(path: Path) -> dict[str, np.ndarray]:
         name, *values = line.split()
         if len(values) != len(names) or not set(values) <= {"1", "-1"}:
             raise DataError(f"{path}: line {number}: expected a file name and 40 times 1 or -1")
-        attributes[name] = np.array(values) == "1"
+        attributes[file_name(path, number, name)] = np.array(values) == "1"
     return attributes
 
 
@@ -105,7 +105,7 @@ def read_partition(path: Path) -> dict[str, str]:
         fields = line.split()
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
             raise DataError(f"{path}: line {number}: expected a file name and 0, 1 or 2")
-        partition[fields[0]] = SPLITS[int(fields[1])]
+        partition[file_name(path, number, fields[0])] = SPLITS[int(fields[1])]
     return partition
 
 

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from experiments.data import celeba
 from experiments.data.celeba import Attributed, AttributeData
 from experiments.data.downloads import give_up_soon
-from experiments.data.files import DataError, sha256
+from experiments.data.files import DataError, check_not_empty, prepared, sha256
 from experiments.data.images import read_image, resize
 from experiments.data.stream import Stream
 
@@ -83,6 +83,9 @@ class Celeba(tfds.core.GeneratorBasedBuilder):
             if name not in attributes:
                 raise DataError(f"{labels_path}: no line for {name}, which the partition lists")
             names[split].append(name)
+        for split, listed in names.items():
+            if not listed:
+                raise DataError(f"{partition_path}: no image of the {split} part")
         return {split: self._generate_examples(images, names[split], attributes) for split in names}
 
     def _generate_examples(
@@ -111,6 +114,12 @@ def load_celeba(
       DataError: for a file that is missing, corrupt or not in the official format, and for a
         download that fails.
     """
+    check_not_empty(manual_dir)
+    with prepared(cache_dir, Celeba.name):
+        return _load(cache_dir, manual_dir, most_train)
+
+
+def _load(cache_dir: Path, manual_dir: Path | None, most_train: int | None) -> AttributeData:
     builder: Any = Celeba(data_dir=str(cache_dir), file_format="array_record")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
@@ -126,8 +135,9 @@ def load_celeba(
 
 def stream_celeba(cache_dir: Path, workers: int) -> Stream:
     """The training part of the prepared data set, read from its files while it is trained on."""
-    builder: Any = Celeba(data_dir=str(cache_dir), file_format="array_record")
-    return Stream(builder.as_data_source("train"), _attributed, workers)
+    with prepared(cache_dir, Celeba.name):
+        builder: Any = Celeba(data_dir=str(cache_dir), file_format="array_record")
+        return Stream(builder.as_data_source("train"), _attributed, workers)
 
 
 def _attributed(example: dict[str, np.ndarray]) -> Attributed:

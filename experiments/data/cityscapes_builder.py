@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from experiments.data import cityscapes
 from experiments.data.cityscapes import Annotated, SceneData, Scenes
-from experiments.data.files import DataError
+from experiments.data.files import DataError, check_not_empty, prepared
 from experiments.data.images import read_image, read_integers, resize, resize_labels
 from experiments.data.stream import Stream
 
@@ -143,6 +143,12 @@ def load_cityscapes(
     Raises:
       DataError: for a file that is missing, corrupt or not in the official format.
     """
+    check_not_empty(manual_dir)
+    with prepared(cache_dir, Cityscapes.name):
+        return _load(cache_dir, manual_dir, most_train)
+
+
+def _load(cache_dir: Path, manual_dir: Path, most_train: int | None) -> SceneData:
     builder: Any = Cityscapes(data_dir=str(cache_dir), file_format="array_record")
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
@@ -157,8 +163,9 @@ def load_cityscapes(
 
 def stream_cityscapes(cache_dir: Path, workers: int) -> Stream:
     """The training part of the prepared data set, read from its files while it is trained on."""
-    builder: Any = Cityscapes(data_dir=str(cache_dir), file_format="array_record")
-    return Stream(builder.as_data_source("train"), _scene, workers)
+    with prepared(cache_dir, Cityscapes.name):
+        builder: Any = Cityscapes(data_dir=str(cache_dir), file_format="array_record")
+        return Stream(builder.as_data_source("train"), _scene, workers)
 
 
 def _scene(example: dict[str, np.ndarray]) -> Scenes:

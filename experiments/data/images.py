@@ -2,13 +2,15 @@
 
 import io
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from experiments.data.files import DataError
+from experiments.errors import first_line
+
+_MOST_PIXELS = 50_000_000
 
 
 def read_image(path: Path | zipfile.Path, mode: str | None = None) -> Image.Image:
@@ -26,16 +28,18 @@ def read_image(path: Path | zipfile.Path, mode: str | None = None) -> Image.Imag
     """
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"{image.width}×{image.height} pixels, too many")
             image.load()
             return image.copy() if mode is None else image.convert(mode)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: not a readable image (of no known format)") from None
-    # SyntaxError: PIL's of broken PNG chunks; the zip's own: of a member that is damaged.
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path}: not a readable image ({reason})") from None
+    # Of broken chunks, damaged, encrypted or oddly compressed members of a zip, and bombs, PIL and
+    # zipfile raise almost any type.
+    except Exception as error:
+        raise DataError(f"{path}: not a readable image ({first_line(error)})") from error
 
 
 def read_integers(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from experiments.data import multi_mnist
 from experiments.data.downloads import give_up_soon
-from experiments.data.files import DataError, check_file, read_idx
+from experiments.data.files import DataError, check_file, prepared, read_idx
 from experiments.data.multi_mnist import Dataset, Split
 
 
@@ -48,7 +48,7 @@ MNIST = Source(
 )
 FASHION = Source(
     "fashion",
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     {
         "train-images-idx3-ubyte.gz": (
             "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
@@ -127,6 +127,11 @@ def load_multi_mnist(pairing: str, cache_dir: Path, manual_dir: Path | None = No
         for source in PAIRINGS[pairing]:
             for name, checksum in source.checksums.items():
                 check_file(_manual_folder(manual_dir, source) / name, checksum)
+    with prepared(cache_dir, f"{MultiMnist.name}/{pairing}"):
+        return _load(pairing, cache_dir, manual_dir)
+
+
+def _load(pairing: str, cache_dir: Path, manual_dir: Path | None) -> Dataset:
     builder: Any = MultiMnist(config=pairing, data_dir=str(cache_dir), file_format="array_record")
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
@@ -181,6 +186,8 @@ def _read_source(paths: Mapping[str, Path]) -> dict[str, tuple[np.ndarray, np.nd
         size = multi_mnist.DIGIT_SIZE
         if images.ndim != 3 or images.shape[1:] != (size, size):
             raise DataError(f"{image_path}: expected images of {size}×{size}, got {images.shape}")
+        if not len(images):
+            raise DataError(f"{image_path}: no image")
         if labels.shape != (len(images),):
             raise DataError(
                 f"{label_path}: expected {len(images)} labels, one an image, got {labels.shape}"

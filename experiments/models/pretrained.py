@@ -7,7 +7,6 @@ file, such as the classifier's, are left alone.
 
 import json
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 
 from experiments.data.files import DataError
+from experiments.errors import first_line
 from experiments.models.stateful import Variables
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
@@ -43,6 +43,8 @@ def load_pretrained(variables: Variables, path: Path) -> Variables:
         if name not in tensors:
             raise DataError(f"{path}: no tensor {name!r}")
         tensor = tensors[name]
+        if tensor.dtype.kind not in "fiu":
+            raise DataError(f"{path}: tensor {name!r}: expected numbers, got {tensor.dtype}")
         is_kernel = tensor.ndim == 4
         found = tensor.transpose(2, 3, 1, 0) if is_kernel else tensor
         if found.shape != leaf.shape:
@@ -76,9 +78,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: not a readable .npz file ({error})") from None
+                return {name: np.asarray(file[name]) for name in file.files}
+        except Exception as error:  # of a damaged zip or header almost any type
+            raise DataError(f"{path}: not a readable .npz file ({first_line(error)})") from error
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     raise DataError(f"{path}: expected a .safetensors or .npz file")
@@ -107,7 +109,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             raise DataError(f"{path}: not a safetensors file, or cut short inside its header")
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DataError(f"{path}: not a safetensors file, its header is no JSON") from None
         data = file.read()
     if not isinstance(header, dict):
@@ -120,6 +122,8 @@ def _tensor(path: Path, name: str, entry: Any, data: bytes) -> np.ndarray:
     try:
         kind, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         dtype = np.dtype(_DTYPES[kind])
+        if not all(type(n) is int and n >= 0 for n in (*shape, first, last)):
+            raise TypeError
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path}: tensor {name!r}: cannot read its entry {entry!r}") from None
     if last - first != math.prod(shape) * dtype.itemsize:

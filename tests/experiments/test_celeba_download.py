@@ -131,7 +131,7 @@ def test_without_a_network_it_says_what_to_do(
     with pytest.raises(SystemExit) as stop:
         run_main(experiment.load, experiment.CelebaConfig, "celeba", args)
     error = capsys.readouterr().err
-    assert stop.value.code == 1 and error.count("\n") == 1
+    assert stop.value.code == 2 and error.count("\n") == 1
     assert error.startswith(f"celeba: http://localhost:9/{PARTITION}: download of {PARTITION}")
     assert "name their folder with --data-dir" in error
     assert not [r for r in caplog.records if r.name.startswith("urllib3")]  # no line a retry

@@ -49,6 +49,6 @@ def test_it_trains_any_rule_and_leaves_a_table_and_pictures(module: Path):
 
 def test_a_wrong_method_is_one_line(module: Path):
     found = run(module, "--methods", "nosuch")
-    assert found.returncode == 1
+    assert found.returncode == 2
     assert found.stderr.startswith("parity: --methods: no method 'nosuch'")
     assert found.stderr.count("\n") == 1

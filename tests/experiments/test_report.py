@@ -256,7 +256,7 @@ def test_a_folder_without_results_gets_one_line(
     with pytest.raises(SystemExit) as stop:
         main([str(folder)])
     error = capsys.readouterr().err
-    assert stop.value.code == 1 and error.count("\n") == 1 and message in error
+    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
 
 
 def test_a_broken_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -243,6 +243,6 @@ def test_feeds_that_make_no_sense_are_one_line(
 ):
     with pytest.raises(SystemExit) as info:
         run_main(celeba.load, celeba.CelebaConfig, "celeba", options.split())
-    assert info.value.code == 1
+    assert info.value.code == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1

@@ -73,7 +73,7 @@ def test_command_names_folder_and_faults(folder: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as stop:
         main([str(folder / "absent")])
     error = capsys.readouterr().err
-    assert stop.value.code == 1 and error.count("\n") == 1 and "absent" in error
+    assert stop.value.code == 2 and error.count("\n") == 1 and "absent" in error
 
 
 def test_a_run_writes_event_files_after_each_method(tmp_path: Path):
@@ -97,6 +97,6 @@ def test_missing_tensorboardx_is_said_before_training(
     with pytest.raises(SystemExit) as stop:
         run_main(multimnist, MultiMnistConfig, "multimnist", args)
     error = capsys.readouterr().err
-    assert stop.value.code == 1 and error.count("\n") == 1
+    assert stop.value.code == 2 and error.count("\n") == 1
     assert "python -m pip install tensorboardX" in error
     assert not (tmp_path / "runs").exists()

@@ -65,11 +65,11 @@ def test_a_short_run_leaves_table_and_picture(tmp_path: Path, capsys: pytest.Cap
         ("--methods single", "--methods: single is not a rule on gradients of θ"),
         ("--methods mgda_ub", "--methods: mgda_ub is not a rule on gradients of θ"),
         ("--methods nosuch", "--methods: no method 'nosuch'"),
-        ("--steps 3", "--steps: expected at least 400, got 3"),
-        ("--learning-rate 0", "--learning-rate: expected a positive number, got 0.0"),
+        ("--steps 3", "--steps: expected 400 to 1000000000, got 3"),
+        ("--learning-rate 0", "--learning-rate: expected positive numbers of float32"),
         ("--name a/b", "--name: expected the name of one folder, got 'a/b'"),
     ],
 )
 def test_what_is_wrong_is_one_line(args: str, message: str, capsys: pytest.CaptureFixture[str]):
     code, out, err = call(args.split(), capsys)
-    assert code == 1 and out == "" and err.startswith(f"toy: {message}") and err.count("\n") == 1
+    assert code == 2 and out == "" and err.startswith(f"toy: {message}") and err.count("\n") == 1
