@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax import _probe
-from mgda_jax.aggregate import AggregateState
 from mgda_jax.gramian import gramian, sum_over_axis, varying_axes, weighted_sum
 from mgda_jax.weighting.base import Weighting, update_weights
+from mgda_jax.weighting.state import AggregateState
 
 PyTree = Any
 
@@ -70,7 +70,7 @@ def branch(
     names, num_tasks = _probe.names_and_count("branch", tasks)
     rule = _probe.check_rule("branch", weighting)
     probe = _probe.check_probe("branch", rule, num_tasks, probe)
-    active = _probe.named_mask(active, names, num_tasks)
+    active = _probe.named_mask(active, names, rule, num_tasks)
     leaves, treedef = jax.tree.flatten(z)
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
     if not any(floating):

@@ -79,7 +79,7 @@ def branched(
 
     def of_parameters(shared, *args, active=None, probe=None):
         probe = _probe.check_probe("branched", rule, num_tasks, probe)
-        active = _probe.named_mask(active, names, num_tasks)
+        active = _probe.named_mask(active, names, rule, num_tasks)
         leaves, treedef = jax.tree.flatten((shared, args))
         count = len(jax.tree.leaves(shared))
         is_param = [i < count and _is_floating(leaf) for i, leaf in enumerate(leaves)]

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mgda_jax.aggregate import AggregateState, init_state
-from mgda_jax.tasks import check_num_tasks, path_name, task_mask
+from mgda_jax.tasks import check_names, check_num_tasks, path_name, task_mask
 from mgda_jax.weighting import min_norm
 from mgda_jax.weighting.base import RowRule, Weighting
+from mgda_jax.weighting.origin import named_arguments
+from mgda_jax.weighting.state import AggregateState, init_state
 
 PyTree = Any
 Tasks = int | Sequence[str]
@@ -117,10 +118,12 @@ def names_and_count(who: str, tasks: Any) -> tuple[tuple[str, ...] | None, int]:
     return None, check_num_tasks(tasks, who)
 
 
-def named_mask(active: PyTree, names: tuple[str, ...] | None, num_tasks: int) -> jax.Array | None:
-    """`active` as (T,) bool or None, its names compared with those of the tasks."""
-    if names is not None and isinstance(active, Mapping) and set(active) != set(names):
-        raise ValueError(f"active: expected the tasks {list(names)}, got {sorted(active)}")
+def named_mask(
+    active: PyTree, names: tuple[str, ...] | None, rule: Weighting, num_tasks: int
+) -> jax.Array | None:
+    """`active` as (T,) bool or None, its names and the rule's compared with those of the tasks."""
+    tasks = None if names is None else dict.fromkeys(names)
+    check_names({"the branch": tasks, "active": active, **named_arguments(rule)})
     return task_mask(active, num_tasks)
 
 

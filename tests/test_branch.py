@@ -261,8 +261,10 @@ def test_wrong_arguments_are_named():
         branch(z, 0)
     with pytest.raises(ValueError, match="distinct names"):
         branch(z, ("a", "a"))
-    with pytest.raises(ValueError, match="expected the tasks .'a', 'b'., got .'a', 'c'."):
+    with pytest.raises(ValueError, match="active: .* the branch, .'a', 'b'., got .'a', 'c'."):
         branch(z, ("a", "b"), active={"a": True, "c": True})
+    with pytest.raises(ValueError, match="upgrad: preference: .* the branch, .*, got .'a', 'c'."):
+        branch(z, ("a", "b"), rules.upgrad(preference={"a": 1.0, "c": 2.0}))
     with pytest.raises(ValueError, match="expected a floating leaf, got dtypes .'int32'."):
         branch(jnp.arange(3), 2)
     with pytest.raises(ValueError, match=r"probe at 'task_weights': .* \(2,\), got float32 \(3,\)"):
