@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import eval_jaxpr
 
 from mgda_jax import _probe
 from mgda_jax._branch import Solve, branch, stack
@@ -100,13 +101,15 @@ def branched(
             return _take(z_leaves, is_float), (others, aux)
 
         # What encode closes over would be lost to custom_vjp: it becomes an argument.
-        converted, closed = jax.closure_convert(floats_of, params, rest)
+        closed_jaxpr, shapes = jax.make_jaxpr(floats_of, return_shape=True)(params, rest)
+        out_treedef = jax.tree.structure(shapes)
         z_treedef, is_float = form
         if not any(is_float):
             raise ValueError("branched: z: expected a floating leaf, got none")
 
         def together(params, rest, closed):
-            return converted(params, rest, *closed)
+            out = eval_jaxpr(closed_jaxpr.jaxpr, closed, *params, *rest)
+            return jax.tree.unflatten(out_treedef, out)
 
         @jax.custom_vjp
         def layer(params, rest, closed, active, probe):
@@ -126,7 +129,7 @@ def branched(
             return weighted_sum(rows, weights, active=active), drest, dclosed, None, report
 
         layer.defvjp(forward, backward)
-        copies, (others, aux) = layer(params, rest, closed, active, probe)
+        copies, (others, aux) = layer(params, rest, closed_jaxpr.consts, active, probe)
         is_other = [not own for own in is_float]
         blank = [None] * len(is_float)
         filled = [_put(_put(blank, is_float, copy), is_other, others) for copy in copies]

@@ -91,6 +91,39 @@ def test_what_encode_closes_over_and_its_other_arguments_get_the_weighted_gradie
     np.testing.assert_allclose(dclosed, combined, rtol=4 * EPS)
 
 
+def closing(w, ids, key, factor):
+    def encode(w):
+        return w[ids] * factor + jax.random.normal(key, (2,))
+
+    a, b = branched(encode, 2)(w)
+    return a[0] + 2 * b[1]
+
+
+def test_what_encode_closes_over_may_be_of_any_dtype_under_every_transformation():
+    ids, keys = jnp.array([[0, 1], [1, 0]]), jax.random.split(jax.random.key(0))
+    given = (jnp.ones((2, 2)), ids, keys, jnp.array([1.0, 3.0]))
+    grads = jax.vmap(jax.grad(closing, argnums=(0, 3)))(*given)
+    np.testing.assert_allclose(grads[0], [[0.8, 0.4], [1.2, 2.4]], rtol=4 * EPS)
+    np.testing.assert_allclose(grads[1], [1.2, 1.2], rtol=4 * EPS)
+
+    def scanned(w, factor, function):
+        given = (w, ids, keys, factor)
+        return jax.lax.scan(lambda c, one: (c + function(*one), None), jnp.zeros(()), given)[0]
+
+    for function in (closing, jax.checkpoint(closing)):
+        again = jax.grad(scanned, argnums=(0, 1))(given[0], given[3], function)
+        assert_close(again, grads)
+
+
+def test_a_nan_of_an_inactive_task_reaches_no_gradient():
+    def loss(w, x):
+        a, b = branched(lambda w, x: w * x, 2)(w, x, active=jnp.array([True, False]))
+        return a[0] + jnp.nan * b[1]
+
+    for gradient in jax.grad(loss, argnums=(0, 1))(jnp.ones(2), jnp.ones(2)):
+        np.testing.assert_array_equal(gradient, [1.0, 0.0])
+
+
 def test_flags_integers_and_keys_are_arguments_like_any_other():
     def encode(model, x, ids, key, train):
         noise = jax.random.normal(key, (2,)) if train else jnp.zeros(2)
