@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mgda_jax import partition
-from mgda_jax.tasks import check_names, cotangent, stack_losses, task_mask
+from mgda_jax._tangents import own_gradients, part
+from mgda_jax.tasks import check_names, stack_losses, task_mask
 
 PyTree = Any
 
@@ -23,7 +25,9 @@ def task_gradients(
 
     Shared leaves get g_t = ∂L_t/∂θ for every t, own leaves Σ_t ∂L_t/∂θ, which
     is each head's own gradient because only its task's loss reads it. One forward
-    pass: dropout masks and BatchNorm statistics are drawn once, for all tasks.
+    pass: dropout masks and BatchNorm statistics are drawn once, for all tasks. What only
+    one loss reads is pulled back once, for that loss, so a NaN that arises there stays in
+    its task's row; losses computed together, under `vmap` say, cannot be told apart.
 
     Args:
       losses_fn: `losses_fn(params, *args, **kwargs) -> losses` with losses an array
@@ -60,19 +64,32 @@ def task_gradients(
         mask = partition.shared_mask(shared, params)
         treedef = jax.tree.structure(params)
 
-        def of_parts(shared_part, own_part):
-            merged = partition.merge(treedef, shared_part, own_part, mask)
-            return losses_fn(merged, *args, **kwargs)
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
+        is_float = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+        floats, others = partition.split(leaves, is_float)
+        which, _ = partition.split(mask, is_float)
+        shared_part, own_part = partition.split(floats, which)
 
-        losses, pull, aux = vjp(of_parts, *partition.split(params, mask), has_aux=has_aux)
+        def of_parts(shared_part, own_part):
+            of_floats = partition.merge(jax.tree.structure(floats), shared_part, own_part, which)
+            return losses_fn(partition.merge(treedef, of_floats, others, is_float), *args, **kwargs)
+
+        losses, lin, aux = _linearize(of_parts, shared_part, own_part, has_aux=has_aux)
         num_tasks = stack_losses(losses).shape[0]
         check_names({"losses": losses, "active": active})
         active = task_mask(active, num_tasks)
-        one_hot = jnp.eye(num_tasks)
-        rows = over_tasks(lambda row: pull(cotangent(losses, row))[0], one_hot, pullbacks)
-        counted = jnp.ones(num_tasks) if active is None else active
-        own = pull(cotangent(losses, counted))[1]
-        grads = partition.merge(treedef, rows, own, mask)
+        parted = part(lin, shared_part, own_part, num_tasks)
+        if parted.cotangents:
+            rows = over_tasks(lambda row: parted.pull_trunk(row)[0], parted.cotangents, pullbacks)
+        else:
+            rows = [jnp.stack([jnp.zeros_like(leaf)] * num_tasks) for leaf in shared_part]
+        own = own_gradients(parted, own_part, active)
+        grads = partition.merge(jax.tree.structure(floats), rows, own, which)
+        no_grads = [
+            np.zeros((num_tasks, *leaf.shape) if is_shared else leaf.shape, jax.dtypes.float0)
+            for leaf, is_shared in zip(others, partition.split(mask, is_float)[1], strict=True)
+        ]
+        grads = partition.merge(treedef, grads, no_grads, is_float)
         return ((losses, aux) if has_aux else losses), grads
 
     return value_and_gradients
@@ -106,6 +123,12 @@ def vjp(fun: Callable[..., Any], *primals: PyTree, has_aux: bool) -> tuple[Any, 
     if has_aux:
         return jax.vjp(fun, *primals, has_aux=True)
     return *jax.vjp(fun, *primals), None
+
+
+def _linearize(fun: Callable[..., Any], *primals: PyTree, has_aux: bool) -> tuple[Any, Any, Any]:
+    if has_aux:
+        return jax.linearize(fun, *primals, has_aux=True)
+    return *jax.linearize(fun, *primals), None
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

@@ -209,7 +209,11 @@ def sum_over_axis(gramian: Gramian, axis_name: Any) -> Gramian:
 
 def varying_axes(leaf: jax.Array) -> frozenset[Any]:
     """The manual axes over which JAX knows the leaf to vary: none outside shard_map's check_vma."""
-    aval: Any = jax.typeof(leaf)
+    return varying_axes_of_type(jax.typeof(leaf))
+
+
+def varying_axes_of_type(aval: Any) -> frozenset[Any]:
+    """`varying_axes` of an array of this abstract type."""
     kind = getattr(aval, "manual_axis_type", None)  # jax < 0.10.2: aval.vma
     return frozenset(getattr(aval, "vma", ()) if kind is None else kind.varying)
 

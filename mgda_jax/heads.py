@@ -125,7 +125,9 @@ def _by_copy(z_rows: PyTree, num_tasks: int) -> list[PyTree]:
     return [jax.tree.map(lambda leaf, t=t: leaf[:, t], z_rows) for t in range(num_tasks)]
 
 
-def find_layout(own_layout: str | None, own: PyTree, losses: PyTree) -> str | None:
+def find_layout(
+    own_layout: str | None, own: PyTree, losses: PyTree, needed: bool = False
+) -> str | None:
     """own_layout after a look at own; "per_task" where own is named like the losses."""
     names = task_names(losses)
     if own_layout == "stacked":
@@ -142,7 +144,15 @@ def find_layout(own_layout: str | None, own: PyTree, losses: PyTree) -> str | No
                 f"own: with own_layout='per_task' expected {len(names)} subtrees, one per task, "
                 f"got {list(child_names(own))}"
             )
-    return "per_task" if own_layout is None and child_names(own) == names else own_layout
+    if own_layout is None and child_names(own) == names:
+        return "per_task"
+    if own_layout is None and needed and jax.tree.leaves(own):
+        raise ValueError(
+            "own: with active expected parameters that separate by task, so that an inactive "
+            f"head gets zero: give own_layout, or name them as the losses {list(names)}; got "
+            f"{list(child_names(own))}"
+        )
+    return own_layout
 
 
 def scale_own(

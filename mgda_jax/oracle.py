@@ -78,8 +78,8 @@ def multitask_value_and_grad(
       own_layout: how own separates by task: "stacked" (leaves (T, ...)), "per_task"
         (a dict, tuple or list with one subtree a task, under the losses' names), or None
         (unknown; scaling heads by a Gramian's weights then takes a second pullback of the
-        heads). Found out by itself where own and the losses are dicts of the same keys or
-        sequences of T.
+        heads, and active is refused). Found out by itself where own and the losses are
+        dicts of the same keys or sequences of T.
       inputs: "shared", or "per_task": batch is then a dict, tuple or list of T batches
         under the names of the losses (positions, where they have none), and encode runs
         once on each (aux, BatchNorm statistics included, comes once per task, as a
@@ -225,7 +225,7 @@ class MultitaskValueAndGrad:
         check_names({"losses": losses, **names, **named_arguments(self.weighting)})
         if self.inputs == "per_task":
             check_batch_names(batch, losses)
-        layout = find_layout(self.own_layout, own, losses)
+        layout = find_layout(self.own_layout, own, losses, needed=active is not None)
         ones = jnp.ones(num_tasks) if active is None else active.astype(jnp.zeros(()).dtype)
         given = {"losses": stacked, "active": active, "key": key, **extra}
 
