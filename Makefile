@@ -28,6 +28,10 @@ run: $(STAMP)  ## train the main job: MultiMNIST on real digits; ARGS='--help' s
 test: lint types  ## lint, types, tests with coverage, doctests, README snippets
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
 
+.PHONY: portable
+portable: $(STAMP)  ## the numerical bounds under other instruction sets, BLAS kernels and roundings
+	$(BIN)/python -m benchmarks.portable --workers $(WORKERS)
+
 .PHONY: lint
 lint: $(STAMP)  ## ruff check and ruff format --check
 	$(BIN)/ruff check

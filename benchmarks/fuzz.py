@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.fuzz_checks import CHECKS, ROWS, Case
+from benchmarks.fuzz_checks import CHECKS, ROWS, Case, Verdict
 from benchmarks.fuzz_problems import NAMES, POISONED, Batch, make_batch
 from mgda_jax.gramian import gramian
 from mgda_jax.weighting import cross_gramian
@@ -141,16 +141,8 @@ def judge(name, batch: Batch, matrix, answer, clean, shown, total: Counter, reas
     # Nothing is measured on what is not finite; it is judged by that alone.
     usable = finite & ~poisoned
     (chosen,) = np.nonzero(usable)
-    part = Batch(*(x[chosen] for x in batch))
-    state = SimpleNamespace(**{k: v[chosen].astype(np.float64) for k, v in shown.items()})
-    weights = np.zeros(part.losses.shape) if isinstance(rule, RowRule) else answer[chosen]
-    with np.errstate(all="ignore"):
-        case = Case(part, matrix[chosen].astype(np.float64), weights, state)
-        if name in CHECKS:
-            verdict = CHECKS[name](case)
-        else:
-            verdict = ROWS[name](case, answer[chosen])
-    constraint, certified = (_spread(x, chosen, len(finite)) for x in verdict[:2])
+    verdict = measure(name, *jax.tree.map(lambda x: x[chosen], (batch, matrix, answer, shown)))
+    constraint, certified = (_spread(x <= 1, chosen, len(finite)) for x in verdict[:2])
     excused = np.zeros(len(finite), bool)
     wrong = ~poisoned & ~(finite & constraint & certified)
     for reason, mask in verdict.reasons.items():
@@ -173,6 +165,19 @@ def judge(name, batch: Batch, matrix, answer, clean, shown, total: Counter, reas
         return f"not {', '.join(k for k, v in parts.items() if not v[i])} {lost} {values}"
 
     return bad, why
+
+
+def measure(name, batch: Batch, matrix, answer, shown) -> Verdict:
+    """What the rule's check says of finite answers to problems without NaN and Inf."""
+    answer = answer.astype(np.float64)
+    state = SimpleNamespace(**{k: v.astype(np.float64) for k, v in shown.items()})
+    weights = answer if name in CHECKS else np.zeros(batch.losses.shape)
+    with np.errstate(all="ignore"):
+        case = Case(batch, matrix.astype(np.float64), weights, state)
+        verdict = CHECKS[name](case) if name in CHECKS else ROWS[name](case, answer)
+    # A yes or no would pass for a residual of one or less.
+    assert verdict.constraint.dtype.kind == verdict.certified.dtype.kind == "f", name
+    return verdict
 
 
 def _poisons(name: str, rule) -> list[str]:

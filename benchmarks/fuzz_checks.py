@@ -72,11 +72,20 @@ def at_cut(values: np.ndarray) -> np.ndarray:
 
 
 class Verdict(NamedTuple):
-    """constraint, certified: (N,) bool. reasons: name → (N,) bool, why a violation is none."""
+    """What is asked of every answer, as a residual over its bound: at most one where it holds.
+
+    Attributes:
+      constraint, certified: (N,), Inf where something exact is violated.
+      reasons: name → (N,) bool, why a violation is none.
+    """
 
     constraint: np.ndarray
     certified: np.ndarray
     reasons: dict[str, np.ndarray]
+
+    @property
+    def worst(self) -> np.ndarray:
+        return np.maximum(self.constraint, self.certified)
 
 
 Check = Callable[[Case], Verdict]
@@ -86,15 +95,22 @@ def _safe(values: np.ndarray) -> np.ndarray:
     return np.where(values == 0, 1, values)
 
 
-def _is_simplex(case: Case) -> np.ndarray:
-    total = np.sum(case.weights, axis=1)
-    bound = 4 * EPS * np.sqrt(case.num_tasks)
-    return (case.weights.min(axis=1) >= 0) & (np.abs(total - 1) <= bound)
+def _exactly(holds: np.ndarray) -> np.ndarray:
+    return np.where(holds, 0.0, np.inf)
+
+
+def _not_negative(case: Case) -> np.ndarray:
+    return _exactly(case.weights.min(axis=1) >= 0)
+
+
+def _on_simplex(case: Case) -> np.ndarray:
+    off = np.abs(np.sum(case.weights, axis=1) - 1) / (4 * EPS * np.sqrt(case.num_tasks))
+    return np.maximum(_not_negative(case), off)
 
 
 def simplex(case: Case) -> Verdict:
-    holds = _is_simplex(case)
-    return Verdict(holds, holds, {})
+    off = _on_simplex(case)
+    return Verdict(off, off, {})
 
 
 def min_norm(case: Case) -> Verdict:
@@ -107,10 +123,10 @@ def min_norm(case: Case) -> Verdict:
         kkt = np.max(np.where(excess > 0, excess / (case.norms * s1), 0), axis=1)
         noise = EPS * case.size / _safe(case.norms).min(axis=1)
     hardest = case.of("spread_tied_opposed", "spread_1e8", "spread_1e4", "spread_common")
-    exact = (backward <= np.where(hardest, 1e-5, 1e-6)) & (kkt <= 2e-6 + 8 * noise)
-    honest = kkt <= case.state.kkt + 4 * EPS + 8 * noise
-    reasons = {"indefinite Gramian, and the state's kkt says so": case.indefinite & honest}
-    return Verdict(_is_simplex(case), exact & honest, reasons | _flushed(case))
+    inexact = np.maximum(backward / np.where(hardest, 1e-5, 1e-6), kkt / (2e-6 + 8 * noise))
+    hidden = np.where(kkt <= case.state.kkt, 0, (kkt - case.state.kkt) / (4 * EPS + 8 * noise))
+    reasons = {"indefinite Gramian, and the state's kkt says so": case.indefinite & (hidden <= 1)}
+    return Verdict(_on_simplex(case), np.maximum(inexact, hidden), reasons | _flushed(case))
 
 
 def _flushed(case: Case) -> dict[str, np.ndarray]:
@@ -119,11 +135,14 @@ def _flushed(case: Case) -> dict[str, np.ndarray]:
 
 def cone(case: Case) -> Verdict:
     """UPGrad and DualProj: the direction conflicts with no task."""
-    bound = -16 * EPS * case.norms * case.size[:, None]
-    descends = np.all(case.gains >= bound, axis=1)
-    small = np.maximum(case.state.residual, case.state.regularization) <= 64 * EPS
+    conflict = _conflict(case.gains, 16 * EPS * case.norms * case.size[:, None])
+    large = np.maximum(case.state.residual, case.state.regularization) / (64 * EPS)
     reasons = {"indefinite Gramian": case.indefinite} | _flushed(case)
-    return Verdict(descends & (case.weights.min(axis=1) >= 0), small, reasons)
+    return Verdict(np.maximum(conflict, _not_negative(case)), large, reasons)
+
+
+def _conflict(gains: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    return np.max(np.maximum(-gains, 0) / _safe(bound), axis=1)
 
 
 def bargain(power: float) -> Check:
@@ -141,11 +160,11 @@ def bargain(power: float) -> Check:
         sizes = np.einsum("nst,nt->ns", case.absolute, shares) * case.norms
         off = np.max(np.where(there, np.abs(powers * terms - 1), 0), axis=1)
         floor = np.max(np.where(there, powers * sizes, 0), axis=1)
-        solved = off <= 1e-5 + 64 * EPS * floor
+        off = off / (1e-5 + 64 * EPS * floor)
         regularised = case.state.regularization > 0
         honest = case.state.residual <= 1e-5 + 64 * EPS * floor
         near = np.zeros(len(off), bool)
-        for i in np.nonzero(regularised & ~solved)[0]:
+        for i in np.nonzero(regularised & ~(off <= 0.5))[0]:
             near[i] = _hull_distance(case.rows[i], case.norms[i]) <= HULL
         positive = np.all((case.weights > 0) | ~there, axis=1)
         # Weights that float32 does not hold are brought back by one power of two: the equation
@@ -165,7 +184,7 @@ def bargain(power: float) -> Check:
             & np.all((case.weights > 0) | ~there, 1),
             "the weights' spread is beyond float32": spread,
         }
-        return Verdict(positive, solved, reasons | _flushed(case))
+        return Verdict(_exactly(positive), off, reasons | _flushed(case))
 
     return check
 
@@ -182,10 +201,10 @@ def cagrad(case: Case) -> Verdict:
     radius = _length(case, added)
     length = _length(case, mean)
     rounding = np.sum(case.norms, axis=1) / case.num_tasks
-    inside = radius - 0.4 * length <= 32 * EPS * rounding
-    kept = case.weights.min(axis=1) >= least * (1 - 4 * EPS)
+    outside = (radius - 0.4 * length) / (32 * EPS * _safe(rounding))
+    lost = (1 - case.weights.min(axis=1) / least) / (4 * EPS)
     ill = case.of("vandermonde", "spread_tied_opposed")
-    small = case.state.residual <= np.where(ill, 1024, 64) * EPS
+    large = case.state.residual / (np.where(ill, 1024, 64) * EPS)
     near = case.values[:, 0] < 16 * case.num_tasks * EPS * case.values[:, -1]
     reasons = {
         "indefinite Gramian": case.indefinite,
@@ -193,7 +212,7 @@ def cagrad(case: Case) -> Verdict:
         & (case.state.residual <= np.sqrt(EPS))
         & (radius - 0.4 * length <= np.sqrt(EPS) * rounding),
     }
-    return Verdict(inside & kept, small, reasons | _flushed(case))
+    return Verdict(np.maximum(outside, lost), large, reasons | _flushed(case))
 
 
 def _length(case: Case, weights: np.ndarray) -> np.ndarray:
@@ -209,7 +228,7 @@ def equal(one: bool) -> Check:
         along = np.where(there, case.gains / _safe(case.norms), np.nan)
         spread = np.nanmax(along, axis=1) - np.nanmin(along, axis=1)
         slack = 64 * case.num_tasks * EPS * case.size
-        same = spread <= slack
+        unequal = spread / _safe(slack)
         # What of the ones lies along eigenvalues that are not zero but below the cut.
         values, vectors = np.linalg.eigh(case.unit)
         below = values <= case.num_tasks * EPS * values[:, -1:]
@@ -217,10 +236,10 @@ def equal(one: bool) -> Check:
         lost = np.max(np.abs(np.einsum("nte,ne->nt", vectors, ones)), axis=1)
         cut = spread <= 4 * lost * np.abs(np.nanmean(along, axis=1)) + slack
         total = np.abs(np.sum(case.weights, axis=1) - 1)
-        sums = total <= 16 * EPS * np.sum(np.abs(case.weights), axis=1)
-        constraint = sums | ~case.weights.any(axis=1) if one else np.ones(len(total), bool)
+        sums = total / (16 * EPS * _safe(np.sum(np.abs(case.weights), axis=1)))
+        constraint = np.where(one & np.logical_or.reduce(case.weights, axis=1), sums, 0)
         reasons = {"as far off as the rank cut takes it": cut}
-        return Verdict(constraint, same, reasons | _singular(case))
+        return Verdict(constraint, unequal, reasons | _singular(case))
 
     return check
 
@@ -237,16 +256,17 @@ def pseudo_inverse(case: Case) -> Verdict:
     along = case.gains / _safe(case.norms)
     slack = 64 * case.num_tasks * EPS * case.size
     best = np.sum(along * wanted, axis=1) / _safe(np.sum(wanted**2, axis=1))
-    same = np.max(np.abs(along - best[:, None] * wanted), axis=1) <= slack
+    off = np.max(np.abs(along - best[:, None] * wanted), axis=1) / _safe(slack)
     total = np.sum(np.abs(shares), axis=1)
     # Rounding of Σ ⟨g_t, v⟩, whose terms may cancel, and of ‖U⁺1‖.
     terms = 64 * case.num_tasks * EPS * np.sum(case.norms, axis=1) * np.max(np.abs(wanted), axis=1)
     noise = slack * total / _safe(square) + slack + terms / _safe(square)
-    long = np.abs(best - length) * np.max(np.abs(wanted), axis=1) <= noise
+    misfit = np.abs(best - length) * np.max(np.abs(wanted), axis=1) / _safe(noise)
     orthogonal = np.sum(wanted**2, axis=1) <= 64 * EPS * case.num_tasks
     halted = orthogonal & ~case.weights.any(axis=1)
     reasons = {"the ones orthogonal to the rows' range to rounding": orthogonal}
-    return Verdict(halted | long, halted | same, reasons | _singular(case))
+    misfit, off = (np.where(halted, 0, x) for x in (misfit, off))
+    return Verdict(misfit, off, reasons | _singular(case))
 
 
 def _singular(case: Case) -> dict[str, np.ndarray]:
@@ -260,33 +280,34 @@ def aligned(case: Case) -> Verdict:
     above = values > case.num_tasks * EPS * values[:, -1:]
     least = np.min(np.where(above, values, np.inf), axis=1)
     inside = np.sum(np.where(above, np.sum(vectors, axis=1) / case.num_tasks, 0) ** 2, axis=1)
-    bounded = np.sum(case.weights**2, axis=1) <= (1 + 64 * EPS * case.num_tasks) / case.num_tasks
+    excess = np.sum(case.weights**2, axis=1) * case.num_tasks - 1
+    longer = excess / (64 * EPS * case.num_tasks)
     square = np.einsum("nt,nt->n", case.weights, case.gains)
     size = values[:, -1]
-    near = np.abs(square - least * inside) <= 64 * EPS * size
+    off = np.abs(square - least * inside) / (64 * EPS * size)
     reasons = {"an eigenvalue at the rank cut": at_cut(values), "indefinite": case.indefinite}
-    return Verdict(bounded, near, reasons | _flushed(case))
+    return Verdict(longer, off, reasons | _flushed(case))
 
 
 def at_least(least: float) -> Check:
     """Every gradient keeps its own weight, others are only added (PCGrad, GradVac)."""
 
     def check(case: Case) -> Verdict:
-        holds = case.weights.min(axis=1) >= least * (1 - 8 * EPS)
-        return Verdict(holds, holds, {})
+        lost = (1 - case.weights.min(axis=1) / least) / (8 * EPS)
+        return Verdict(lost, lost, {})
 
     return check
 
 
 def positive(case: Case) -> Verdict:
-    holds = case.weights.min(axis=1) >= 0
+    holds = _not_negative(case)
     return Verdict(holds, holds, {})
 
 
 def sum_is_tasks(case: Case) -> Verdict:
     total = np.sum(case.weights, axis=1)
-    holds = np.abs(total / case.num_tasks - 1) <= 16 * EPS
-    return Verdict(holds & (case.weights.min(axis=1) >= 0), holds, {})
+    off = np.abs(total / case.num_tasks - 1) / (16 * EPS)
+    return Verdict(np.maximum(_not_negative(case), off), off, {})
 
 
 def equal_products(case: Case) -> Verdict:
@@ -294,8 +315,8 @@ def equal_products(case: Case) -> Verdict:
     losses = case.batch.losses.astype(np.float64)
     products = np.where(losses > 0, case.weights * losses, np.nan)
     spread = np.nanmax(products, axis=1) - np.nanmin(products, axis=1)
-    holds = spread <= 64 * EPS * np.nanmax(products, axis=1)
-    return Verdict(case.weights.min(axis=1) > 0, holds, {})
+    unequal = spread / (64 * EPS * np.nanmax(products, axis=1))
+    return Verdict(_exactly(case.weights.min(axis=1) > 0), unequal, {})
 
 
 def priority(case: Case) -> Verdict:
@@ -303,17 +324,19 @@ def priority(case: Case) -> Verdict:
     halted = np.sum(np.abs(case.weights), axis=1) == 0
     square = np.einsum("nt,nt->n", case.weights, case.gains)
     lead = case.norms[:, 0]
-    long = np.abs(square - lead**2) <= 256 * EPS * case.size**2
-    descends = np.all(case.gains[:, 1:] >= -64 * EPS * case.norms[:, 1:] * case.size[:, None], 1)
+    size = case.size[:, None]
+    off = np.abs(square - lead**2) / (256 * EPS * _safe(case.size**2))
+    conflict = _conflict(case.gains[:, 1:], 64 * EPS * case.norms[:, 1:] * size)
     alone = (np.abs(case.weights[:, 0] - 1) <= 4 * EPS) & ~case.weights[:, 1:].any(axis=1)
     feasible = case.state.feasible.astype(bool)
     infeasible = np.zeros(len(halted), bool)
     for i in np.nonzero(~feasible)[0]:
         infeasible[i] = _hull_distance(case.rows[i, 1:], case.norms[i, 1:]) <= HULL
     vanishes = square <= 64 * EPS * case.size**2
-    certified = np.where(feasible, halted | descends, infeasible & (alone | halted))
+    fallen_back = _exactly(infeasible & (alone | halted))
+    certified = np.where(feasible, np.where(halted, 0, conflict), fallen_back)
     reasons = {"d vanishes to rounding": vanishes, "indefinite": case.indefinite}
-    return Verdict(halted | long, certified, reasons | _flushed(case))
+    return Verdict(np.where(halted, 0, off), certified, reasons | _flushed(case))
 
 
 RowCheck = Callable[[Case, np.ndarray], Verdict]
@@ -325,10 +348,9 @@ def between(factor: float = 1.0) -> RowCheck:
     def check(case: Case, direction: np.ndarray) -> Verdict:
         rows = factor * case.rows
         slack = 16 * EPS * np.max(np.abs(rows), axis=1)
-        above, below = rows.max(axis=1) + slack, rows.min(axis=1) - slack
         d = np.ldexp(direction, -case.exponent[:, None])
-        holds = np.all((d <= above) & (d >= below), axis=1)
-        return Verdict(holds, holds, _flushed(case))
+        off = _over(np.maximum(d - rows.max(axis=1), rows.min(axis=1) - d), slack)
+        return Verdict(off, off, _flushed(case))
 
     return check
 
@@ -336,8 +358,13 @@ def between(factor: float = 1.0) -> RowCheck:
 def below_sum(case: Case, direction: np.ndarray) -> Verdict:
     """Every coordinate at most Σ |g_t|."""
     d = np.ldexp(direction, -case.exponent[:, None])
-    holds = np.all(np.abs(d) <= np.sum(np.abs(case.rows), axis=1) * (1 + 16 * EPS), axis=1)
-    return Verdict(holds, holds, _flushed(case))
+    bound = np.sum(np.abs(case.rows), axis=1)
+    off = _over(np.abs(d) - bound, 16 * EPS * bound)
+    return Verdict(off, off, _flushed(case))
+
+
+def _over(excess: np.ndarray, slack: np.ndarray) -> np.ndarray:
+    return np.max(np.where(excess > 0, excess / _safe(slack), 0), axis=1)
 
 
 def middle(trimmed: int | None) -> RowCheck:
@@ -351,8 +378,8 @@ def middle(trimmed: int | None) -> RowCheck:
         slack = (
             8 * EPS * np.max(np.abs(ordered), axis=1) + np.ldexp(2.0**-126, -case.exponent)[:, None]
         )
-        exact = np.all(np.abs(d - ordered.mean(axis=1)) <= slack, axis=1)
-        return Verdict(between()(case, direction).constraint, exact, _flushed(case))
+        off = _over(np.abs(d - ordered.mean(axis=1)), slack)
+        return Verdict(between()(case, direction).constraint, off, _flushed(case))
 
     return check
 
@@ -366,14 +393,13 @@ def equal_lengths(case: Case, direction: np.ndarray) -> Verdict:
     units = case.rows / _safe(norms)[:, :, None]
     wanted = longest[:, None] * np.sum(units, axis=1)
     d = np.ldexp(direction, -case.exponent[:, None])
-    off = np.linalg.norm(d - wanted, axis=1)
-    holds = off <= 64 * EPS * case.num_tasks * longest
+    off = np.linalg.norm(d - wanted, axis=1) / (64 * EPS * case.num_tasks * longest)
     limit = np.ldexp(longest, case.exponent) * case.num_tasks
     # A zero loss beside a gradient that is none has a weight of 1e30.
     reasons = {
         "norms or losses ratio beyond float32's range": (limit > 1e37) | (limit < 1e-36),
     }
-    return Verdict(holds, holds, reasons | _flushed(case))
+    return Verdict(off, off, reasons | _flushed(case))
 
 
 CHECKS: dict[str, Check] = {
