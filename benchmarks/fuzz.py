@@ -35,9 +35,6 @@ TASKS = (2, 3, 4, 6, 10)
 BATCH = 20_000
 _CERTIFIED = ("min_norm", "upgrad", "dual_proj", "nash_mtl", "fair_grad", "cagrad", "imtl_g",
               "config", "aligned_mtl", "pcgrad", "gradvac", "krum")  # fmt: skip
-# The losses of a step move the state only, whose cleanness is asked of every rule: the weights
-# of that step are without them.
-_LOSSES_OF_STATE = ("dwa", "imtl", "imtl_l", "uncertainty")
 _DIAGONAL = ("gradnorm",)  # reads no other entries of the Gramian
 _FIELDS = ("problems", "finite", "constraint", "certified", "NaN kept", "explained", "unexplained")
 _SHOWN = 5
@@ -137,7 +134,7 @@ def judge(name, batch: Batch, matrix, answer, clean, shown, total: Counter, reas
     rule = RULES[name].make((0, 1, 2, 3))
     poisoned = np.isin(batch.family, [NAMES.index(f) for f in _poisons(name, rule)])
     finite = np.all(np.isfinite(answer), axis=1)
-    kept = poisoned & clean & _shows(name, rule, batch, answer)
+    kept = poisoned & clean & _shows(rule, batch, answer)
     # Nothing is measured on what is not finite; it is judged by that alone.
     usable = finite & ~poisoned
     (chosen,) = np.nonzero(usable)
@@ -190,7 +187,7 @@ def _poisons(name: str, rule) -> list[str]:
     return [family for what in touched for family in POISONED[what]]
 
 
-def _shows(name: str, rule, batch: Batch, answer: np.ndarray) -> np.ndarray:
+def _shows(rule, batch: Batch, answer: np.ndarray) -> np.ndarray:
     """The step's own numbers show what was put in: weights, else the direction they give."""
     bad = np.logical_or.reduce(~np.isfinite(answer), axis=1)
     if not isinstance(rule, RowRule):
@@ -200,11 +197,6 @@ def _shows(name: str, rule, batch: Batch, answer: np.ndarray) -> np.ndarray:
             with np.errstate(all="ignore"):
                 direction = np.einsum("nt,ntp->np", answer, batch.rows)
             bad = np.logical_or.reduce(~np.isfinite(direction), axis=1)
-        # A weight of 0 is the limit for a loss without bound; all zero is a lost step.
-        limit = np.all((answer == 0) == np.isinf(batch.losses), axis=1)
-        bad |= limit & np.isin(batch.family, [NAMES.index("inf_loss")])
-    if name in _LOSSES_OF_STATE:
-        bad |= np.isin(batch.family, [NAMES.index(f) for f in POISONED["losses"]])
     return bad
 
 
