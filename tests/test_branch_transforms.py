@@ -10,8 +10,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen as nn
 from flax import nnx
+from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
+from flax.serialization import from_bytes, to_bytes
+from flax.training.train_state import TrainState
 
 from mgda_jax import branch, branch_probe, branched
 from mgda_jax import weighting as rules
@@ -183,6 +188,35 @@ def test_nnx_jit_and_nnx_grad_take_the_layer_as_it_is():
         model.probe.get_value().task_weights,
         all_grads(loss)(W, OWN, branch_probe(2))[2].task_weights,
     )
+
+
+def test_linen_overwrites_the_state_of_a_rule_with_its_gradient():
+    rule = rules.gradvac()
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            w, own = self.param("w", lambda _: W), self.param("own", lambda _: OWN)
+            variable = self.variable(OVERWRITE_WITH_GRADIENT, "probe", branch_probe, 2, rule)
+            return loss(w, own, variable.value, x, rule)
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        variables = Model().init(jax.random.key(0), X)
+        state = TrainState.create(apply_fn=Model().apply, params=variables, tx=optax.sgd(0.1))
+        for _ in range(2):
+            grads = jax.grad(lambda v, state=state: state.apply_fn(v, X))(state.params)
+            state = state.apply_gradients(grads=grads)
+
+    w, own, probe = W, OWN, branch_probe(2, rule)
+    for _ in range(2):
+        dw, down, probe = all_grads(loss)(w, own, probe, rule=rule)
+        w, own = w - 0.1 * dw, own - 0.1 * down
+    close(state.params["params"], {"w": w, "own": own})
+    kept = state.params[OVERWRITE_WITH_GRADIENT]["probe"]
+    close(kept, probe)
+    assert not np.array_equal(kept.weighting.key, branch_probe(2, rule).weighting.key)
+    restored = from_bytes(branch_probe(2, rule), to_bytes(kept))
+    jax.tree.map(np.testing.assert_array_equal, restored, kept)
 
 
 def linear(z, rows, scale, rule, probe):
