@@ -6,7 +6,7 @@ from mgda_jax._branched import branched
 from mgda_jax._probe import branch_probe
 from mgda_jax.aggregate import aggregate, aggregate_states, mgda
 from mgda_jax.diagnostics import Diagnostics, diagnostics
-from mgda_jax.gradients import masked_mean, task_gradients
+from mgda_jax.gradients import check_shared, masked_mean, task_gradients
 from mgda_jax.gramian import Gramian, gramian, weighted_sum
 from mgda_jax.heads import check_decode, per_task_decode
 from mgda_jax.oracle import multitask_value_and_grad
@@ -29,6 +29,7 @@ __all__ = [
     "branch_probe",
     "branched",
     "check_decode",
+    "check_shared",
     "diagnostics",
     "gramian",
     "masked_mean",

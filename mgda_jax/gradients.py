@@ -9,7 +9,7 @@ import numpy as np
 
 from mgda_jax import partition
 from mgda_jax._tangents import own_gradients, part
-from mgda_jax.tasks import check_names, stack_losses, task_mask
+from mgda_jax.tasks import check_names, path_name, stack_losses, task_mask, task_names
 
 PyTree = Any
 
@@ -33,7 +33,8 @@ def task_gradients(
       losses_fn: `losses_fn(params, *args, **kwargs) -> losses` with losses an array
         (T,), a tuple of scalars or a dict of named scalars; `(losses, aux)` with has_aux.
       shared: which leaves of params are shared: None for all, a prefix of params
-        with bools, or a predicate on a leaf's path ("encoder/kernel").
+        with bools, or a predicate on a leaf's path ("encoder/kernel"). What serves two
+        tasks of three is shared too: `check_shared` verifies.
       has_aux: whether losses_fn returns auxiliary output too.
       pullbacks: how the T backward passes run: "vmap", "map" (one after the other, in
         a loop), "unroll", or None for what is fastest: vmap on accelerators; on CPU
@@ -93,6 +94,54 @@ def task_gradients(
         return ((losses, aux) if has_aux else losses), grads
 
     return value_and_gradients
+
+
+def check_shared(
+    losses_fn: Callable[..., Any],
+    shared: PyTree,
+    params: PyTree,
+    *args: Any,
+    has_aux: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Check on numbers that no leaf `task_gradients` is told to be own serves two losses.
+
+    The gradient of an own leaf is the plain sum of its losses' gradients, outside the rule:
+    right for a head, wrong for a tower of two tasks, which belongs to the shared leaves.
+    An own leaf may hold the parameters of several heads, each entry one task's. Costs T
+    pullbacks; meant for a test or the first step, outside jit.
+
+    Args:
+      losses_fn: as for `task_gradients`.
+      shared: as for `task_gradients`.
+      params: the parameters; use random numbers.
+      *args: what else losses_fn takes, and **kwargs.
+      has_aux: whether losses_fn returns auxiliary output too.
+
+    Raises:
+      ValueError: naming the leaf and the losses that read it.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> def losses(p):
+      ...     return {"a": p["w"] * p["a"], "b": p["w"] ** 2 * p["b"]}
+      >>> check_shared(losses, lambda path: path == "w", {"w": 3.0, "a": 1.0, "b": 2.0})
+    """
+    losses, rows = task_gradients(losses_fn, has_aux=has_aux)(params, *args, **kwargs)
+    names = task_names(losses[0] if has_aux else losses)
+    mask = partition.shared_mask(shared, params)
+    for (path, leaf), is_shared in zip(
+        jax.tree_util.tree_flatten_with_path(rows)[0], mask, strict=True
+    ):
+        if is_shared or leaf.dtype == jax.dtypes.float0:
+            continue
+        readers = (np.asarray(leaf) != 0).reshape(len(names), -1)
+        crowded = readers.sum(axis=0) > 1
+        if crowded.any():
+            losses = [names[t] for t in np.flatnonzero(readers[:, crowded.argmax()])]
+            raise ValueError(
+                f"shared: expected True at '{path_name(path)}', which serves the losses {losses}"
+            )
 
 
 def over_tasks(

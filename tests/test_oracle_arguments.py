@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mgda_jax import check_decode, multitask_value_and_grad, per_task_decode, task_gradients
+from mgda_jax import (
+    check_decode,
+    check_shared,
+    multitask_value_and_grad,
+    per_task_decode,
+    task_gradients,
+)
 from mgda_jax.encoder import Ragged
 from mgda_jax.weighting import min_norm
 from tests.problems import reference
@@ -193,3 +199,21 @@ def test_check_decode_reads_ragged_representations():
 
     with pytest.raises(ValueError, match=r"loss 0 reads zs\[1\]"):
         check_decode(leaks, own, zs, None)
+
+
+def test_check_shared_finds_a_parameter_of_two_tasks_declared_own():
+    def losses(p, x):
+        z = jnp.tanh(x[0] * p["trunk"])
+        tower = z * p["tower"]
+        heads = p["heads"]
+        return {
+            "a": jnp.sum(tower * heads[0]),
+            "b": jnp.sum(tower * heads[1]),
+            "c": jnp.sum(z * heads[2]),
+        }, {"count": 3}
+
+    params = {"trunk": X[0], "tower": X[1], "heads": jnp.eye(3) + 1}
+    towers = {"trunk": True, "tower": True, "heads": False}
+    check_shared(losses, towers, params, X, has_aux=True)
+    with pytest.raises(ValueError, match=r"True at 'tower', which serves the losses \['a', 'b'\]"):
+        check_shared(losses, lambda path: path == "trunk", params, X, has_aux=True)
