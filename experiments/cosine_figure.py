@@ -39,7 +39,7 @@ def heatmaps(report: "Report", plt: Any) -> Any:
 
 def cosine_series(report: "Report", method: str) -> tuple[np.ndarray, np.ma.MaskedArray] | None:
     """Epochs (points,) and cosines (points, T, T), mean over the runs that did not fail."""
-    runs = [run for run in report.train_records(method) if "cosine" in run[0]]
+    runs = [run for run in report.records(method) if "cosine" in run[0]]
     if not runs:
         return None
     length = max(map(len, runs))

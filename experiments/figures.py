@@ -174,7 +174,7 @@ def _weights(report: "Report", plt: Any) -> Any:
 
 def _series(report: "Report", method: str) -> dict[str, np.ndarray] | None:
     """(runs, points, lines) of what a method logged; None where its weights never change."""
-    runs = report.train_records(method)
+    runs = report.records(method)
     if not runs or "weight" not in runs[0][0]:
         return None
     length = max(map(len, runs))

@@ -3,8 +3,10 @@
 python -m experiments.report runs/multimnist-digits
 """
 
+import csv
 import dataclasses
 import importlib
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from experiments.run_folder import (
     CONFIG,
     METRICS,
     RESULTS,
+    SCORES,
     TABLE,
     TIMINGS,
     check_run,
@@ -26,6 +29,7 @@ from experiments.run_folder import (
 
 BASELINE = "uniform"
 SINGLE = "single"
+MANY_TASKS = 6  # with more than these, tables and pictures summarise the tasks
 _CROWD = 4  # with more methods than these the table also shows Δm and the mean rank
 # Experiments with a table and figures of their own.
 LAYOUTS = {"celeba": "experiments.celeba_report", "cityscapes": "experiments.cityscapes_report"}
@@ -123,12 +127,12 @@ class Report:
         scores = [run["score"] for run in self._runs(method, variant)]
         return float(np.mean([-np.inf if score is None else score for score in scores]))
 
-    def train_records(self, method: str) -> list[list[dict[str, Any]]]:
-        """metrics.jsonl of the reported runs of a method while training, one list a run."""
+    def records(self, method: str, split: str = "train") -> list[list[dict[str, Any]]]:
+        """metrics.jsonl of the reported runs of a method on a split, one list a run."""
         result = self.results[method]
         runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for record in read_lines(self.path / METRICS):
-            if record["method"] != method or record["split"] != "train":
+            if record["method"] != method or record["split"] != split:
                 continue
             if record["learning_rate"] == result["selected"][record["variant"]]:
                 runs.setdefault((record["variant"], record["seed"]), []).append(record)
@@ -152,11 +156,13 @@ class Report:
 
 
 def table(report: Report) -> str:
-    """The methods' test scores as a Markdown table."""
+    """The methods' test scores as a Markdown table: every task's; of many, mean and worst."""
     paper = report.description.get("paper", {})
     label = report.description["score_label"]
-    heads = ["method", *(f"{task} {label}" for task in report.tasks), "mean", "learning rate"]
-    crowd = len(report.results) > _CROWD
+    many = len(report.tasks) > MANY_TASKS
+    tasks = [f"worst {label}", "worst task"] if many else [f"{t} {label}" for t in report.tasks]
+    heads = ["method", *tasks, "mean", "learning rate"]
+    crowd = len(report.results) > _CROWD or many
     heads += ["Δm %", "mean rank"] if crowd else []
     heads += ["time", "step cost"] + (["paper"] if paper else [])
     ranks = mean_ranks(report)
@@ -164,6 +170,9 @@ def table(report: Report) -> str:
     for method in report.results:
         row = report.row(method)
         cells = [mean_error(m, e) for m, e in zip(row.mean, row.error, strict=True)]
+        if many:
+            worst = int(np.argmin(row.mean))
+            cells = [cells[worst], report.tasks[worst]]
         average = Row("", row.scores.mean(axis=1, keepdims=True), "")
         cells.append(mean_error(average.mean[0], average.error[0]))
         cells.append(row.learning_rate)
@@ -178,11 +187,42 @@ def table(report: Report) -> str:
 
 
 def relative_change(report: Report, method: str) -> float:
-    """Δm: mean over tasks of 100·(S_t − M_t) / S_t, S the single-task scores; below 0 wins."""
+    """Δm: mean over tasks of 100·(S_t − M_t) / |S_t|, S the single-task scores; below 0 wins.
+
+    Tasks whose single-task score is 0 have no relative change and are left out; NaN where none is
+    left, or there is no single-task run.
+    """
     if SINGLE not in report.results:
         return np.nan
     single = report.row(SINGLE).mean
-    return float(np.mean(100 * (single - report.row(method).mean) / single))
+    kept = single != 0
+    change = (single - report.row(method).mean)[kept] / np.abs(single[kept])
+    return float(np.mean(100 * change)) if kept.any() else np.nan
+
+
+def without_change(report: Report) -> list[str]:
+    """The tasks that `relative_change` leaves out."""
+    if SINGLE not in report.results:
+        return []
+    scores = report.row(SINGLE).mean
+    return [task for task, score in zip(report.tasks, scores, strict=True) if score == 0]
+
+
+def scores(report: Report) -> str:
+    """Every score of every reported run as CSV, one number a row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow("method variant learning_rate seed part metric task value".split())
+    for method, result in report.results.items():
+        for run in result["runs"]:
+            if "test" not in run:
+                continue
+            label = (method, run["variant"], run["learning_rate"], run["seed"])
+            for part in ("validation", "test"):
+                for metric, values in run.get(part, {}).items():
+                    for task, value in zip(report.tasks, values, strict=True):
+                        writer.writerow((*label, part, metric, task, value))
+    return text.getvalue()
 
 
 def mean_ranks(report: Report) -> dict[str, float]:
@@ -234,6 +274,9 @@ def summary(report: Report) -> str:
         "of the method, compilation included. step cost: of one run's training step, "
         f"fastest epoch, relative to {BASELINE}.",
     ]
+    left_out = without_change(report)
+    if left_out and "Δm" in lines[0]:
+        lines += ["", f"Δm is without the tasks that single scores 0 on: {', '.join(left_out)}."]
     if failed:
         lines += ["", f"Stopped at a number that is not finite: {', '.join(failed)}."]
     return "\n".join(lines)
@@ -259,7 +302,8 @@ def _write_report(report: Report, draw: Any) -> str:
         f"{len(report.description['devices'])} × {devices}."
     )
     write_text(path / TABLE, f"{title}\n\n{text}\n\n{footer}\n")
-    written = [TABLE, *draw(report, layout(report).figures(report))]
+    write_text(path / SCORES, scores(report))
+    written = [TABLE, SCORES, *draw(report, layout(report).figures(report))]
     return f"\n{text}\n\n{path}: {', '.join(written)}"
 
 

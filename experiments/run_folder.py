@@ -16,11 +16,12 @@ from experiments.parallel import as_the_leader_says, leads, wait_for_all
 from experiments.run_lock import release_lock, take_lock
 
 CONFIG, METRICS, RESULTS, TIMINGS = "config.json", "metrics.jsonl", "results.json", "timings.jsonl"
-CHECKPOINTS, EVENTS, TABLE = "checkpoints", "tensorboard", "table.md"
+CHECKPOINTS, EVENTS, TABLE, SCORES = "checkpoints", "tensorboard", "table.md", "scores.csv"
 PICTURES = tuple(
-    f"{name}.png" for name in ("accuracy_profile", "attributes", "tasks", "weights", "cosines")
+    f"{name}.png"
+    for name in ("accuracy_profile", "attributes", "tasks", "curves", "weights", "cosines")
 )
-_FILES = (CONFIG, METRICS, RESULTS, TIMINGS, TABLE)
+_FILES = (CONFIG, METRICS, RESULTS, TIMINGS, TABLE, SCORES)
 # All that a run, its report and its event files ever write into the folder.
 WRITTEN = (*_FILES, *(f"{name}.tmp" for name in _FILES), *PICTURES, CHECKPOINTS, EVENTS)
 

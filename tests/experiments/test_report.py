@@ -1,5 +1,6 @@
 """Tables and figures from files written by hand, so that every number is known."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -7,7 +8,16 @@ import numpy as np
 import pytest
 
 from experiments import cosine_figure, figures
-from experiments.report import Report, main, mean_ranks, relative_change, write_report
+from experiments.report import (
+    Report,
+    main,
+    mean_ranks,
+    relative_change,
+    scores,
+    summary,
+    table,
+    write_report,
+)
 from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, write_json
 
 SINGLE = {"left": [[90, 10], [94, 12]], "right": [[11, 80], [9, 88]]}
@@ -264,3 +274,79 @@ def test_a_broken_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main([str(folder)])
     assert f"{folder / RESULTS}: not a readable JSON file" in capsys.readouterr().err
+
+
+def many(tmp_path: Path, num_tasks: int, single: float = 50.0) -> Path:
+    """A finished run of three methods with many tasks."""
+    tasks = [f"task_{t:03}" for t in range(num_tasks)]
+    rng, everything = np.random.default_rng(0), list(range(num_tasks))
+    alone = {task: [rng.uniform(40, 60, num_tasks).tolist()] for task in tasks}
+    for t, task in enumerate(tasks[:3]):
+        alone[task][0][t] = single
+    lone = {task: [t] for t, task in enumerate(tasks)}
+    results = {**with_method("single", result(alone, lone, dict.fromkeys(tasks, 9)))}
+    log = []
+    for method in ("uniform", "mgda"):
+        values = rng.uniform(40, 60, (2, num_tasks)).tolist()
+        results |= with_method(method, result({"": values}, {"": everything}, {"": 8}))
+        for seed in (0, 1):
+            for epoch in range(1, 31):
+                label = {"method": method, "variant": "", "learning_rate": 0.1, "seed": seed}
+                label |= {"epoch": epoch, "step": 5 * epoch}
+                weight = rng.dirichlet(np.exp(-np.arange(num_tasks) / (epoch + 5)) * 3)
+                cosine = np.clip(rng.normal(0, 0.2, (num_tasks, num_tasks)), -1, 1)
+                np.fill_diagonal(cosine, 1.0)
+                loss = np.exp(-epoch / np.linspace(5, 40, num_tasks))
+                train = {"weight": weight.tolist(), "cosine": (cosine + cosine.T).tolist()}
+                train |= {"direction_norm": 1 / epoch, "loss": loss.tolist(), "split": "train"}
+                log += [{**label, **train}]
+                score = 100 * (1 - loss)
+                log += [{**label, "accuracy": score.tolist(), "split": "validation"}]
+    write_json(tmp_path / RESULTS, results)
+    description = {
+        "experiment": "own",
+        "config": {"seeds": 2, "epochs": 30},
+        "tasks": tasks,
+        "score": "accuracy",
+        "score_label": "accuracy %",
+        "examples": {"train": 30, "validation": 10, "test": 10},
+        "command": "python own.py",
+        "python": "3.11",
+        "versions": {"jax": "1"},
+        "devices": ["cpu"],
+    }
+    write_json(tmp_path / CONFIG, description)
+    (tmp_path / METRICS).write_text("".join(json.dumps(record) + "\n" for record in log))
+    return tmp_path
+
+
+def test_the_relative_change_is_defined_where_a_single_task_scores_zero(tmp_path: Path):
+    report = Report(many(tmp_path, 14, single=0.0))
+    single, mgda = report.row("single").mean, report.row("mgda").mean
+    assert (single == 0).sum() == 3
+    want = np.mean([100 * (s - m) / s for s, m in zip(single[3:], mgda[3:], strict=True)])
+    np.testing.assert_allclose(relative_change(report, "mgda"), want, rtol=1e-12)
+    text = summary(report)
+    assert "without the tasks that single scores 0 on: task_000, task_001, task_002." in text
+    assert "nan" not in text
+
+
+def test_a_negative_single_task_score_keeps_the_sign_of_the_change(tmp_path: Path):
+    report = Report(many(tmp_path, 14, single=-1.0))
+    for run in report.results["mgda"]["runs"]:
+        run["test"]["accuracy"] = [s + 1.0 for s in report.row("single").mean]
+    assert relative_change(report, "mgda") < 0  # every task is better
+
+
+@pytest.mark.parametrize("num_tasks", [14, 159])
+def test_the_table_of_many_tasks_is_narrow_and_a_file_has_them_all(tmp_path: Path, num_tasks: int):
+    report = Report(many(tmp_path, num_tasks))
+    text = table(report)
+    assert max(map(len, text.splitlines())) < 140
+    worst = report.row("mgda").mean.argmin()
+    assert f"task_{worst:03}" in text and "Δm %" in text
+    rows = list(csv.DictReader(scores(report).splitlines()))
+    assert len(rows) == (2 * 2 + num_tasks) * num_tasks  # two seeds of two methods, and singles
+    mine = [r for r in rows if r["method"] == "mgda" and r["task"] == "task_003"]
+    got = np.mean([float(r["value"]) for r in mine])
+    np.testing.assert_allclose(got, report.row("mgda").mean[3], rtol=1e-12)
