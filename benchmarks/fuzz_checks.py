@@ -182,7 +182,7 @@ def bargain(power: float) -> Check:
             "the length alone is beyond float32": edge
             & alike
             & np.all((case.weights > 0) | ~there, 1),
-            "the weights' spread is beyond float32": spread,
+            "a denormal row, or weights spread beyond float32": spread,
         }
         return Verdict(_exactly(positive), off, reasons | _flushed(case))
 
