@@ -157,9 +157,9 @@ def test_the_figure_shows_every_method(folder: Path):
     labels = {text.get_text() for text in axes.get_legend().get_texts()}
     assert labels == {"static weights", "single task", "uniform", "mgda"}
     left, right = axes.get_xlim(), axes.get_ylim()
-    for scores in (np.array(SHARED), np.array(sum(GRID.values(), []))):
-        assert (scores[:, 0] > left[0]).all() and (scores[:, 0] < left[1]).all()
-        assert (scores[:, 1] > right[0]).all() and (scores[:, 1] < right[1]).all()
+    for points in (np.array(SHARED), np.array(sum(GRID.values(), []))):
+        assert (points[:, 0] > left[0]).all() and (points[:, 0] < left[1]).all()
+        assert (points[:, 1] > right[0]).all() and (points[:, 1] < right[1]).all()
     plt.close(figure)
 
 
@@ -276,7 +276,7 @@ def test_a_broken_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]
     assert f"{folder / RESULTS}: not a readable JSON file" in capsys.readouterr().err
 
 
-def many(tmp_path: Path, num_tasks: int, single: float = 50.0) -> Path:
+def many(tmp_path: Path, num_tasks: int, single: float = 50.0, epochs: int = 4) -> Path:
     """A finished run of three methods with many tasks."""
     tasks = [f"task_{t:03}" for t in range(num_tasks)]
     rng, everything = np.random.default_rng(0), list(range(num_tasks))
@@ -290,7 +290,7 @@ def many(tmp_path: Path, num_tasks: int, single: float = 50.0) -> Path:
         values = rng.uniform(40, 60, (2, num_tasks)).tolist()
         results |= with_method(method, result({"": values}, {"": everything}, {"": 8}))
         for seed in (0, 1):
-            for epoch in range(1, 31):
+            for epoch in range(1, epochs + 1):
                 label = {"method": method, "variant": "", "learning_rate": 0.1, "seed": seed}
                 label |= {"epoch": epoch, "step": 5 * epoch}
                 weight = rng.dirichlet(np.exp(-np.arange(num_tasks) / (epoch + 5)) * 3)
@@ -305,7 +305,7 @@ def many(tmp_path: Path, num_tasks: int, single: float = 50.0) -> Path:
     write_json(tmp_path / RESULTS, results)
     description = {
         "experiment": "own",
-        "config": {"seeds": 2, "epochs": 30},
+        "config": {"seeds": 2, "epochs": epochs},
         "tasks": tasks,
         "score": "accuracy",
         "score_label": "accuracy %",
