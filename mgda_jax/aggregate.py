@@ -26,6 +26,7 @@ def aggregate(
     *,
     scope: str | None = None,
     owner: PyTree = None,
+    axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation that combines stacked per-task gradients by a rule.
 
@@ -47,6 +48,10 @@ def aggregate(
         leaves, each by its task's weight.
       owner: the task index of every own leaf, as a prefix of the parameters or a
         function of the path; needed where own leaves are to be scaled.
+      axis_name: the mapped axis (or axes) over which the examples are spread, in `shard_map`,
+        `pmap` or `vmap`: gradients and losses are averaged over it before the Gramian is
+        formed, which is quadratic. A gramian that is given is taken as it is. (What
+        shard_map's check_vma has summed stays the sum: `task_gradients` can tell.)
 
     Returns:
       GradientTransformationExtraArgs whose `update(updates, state, params=None, *,
@@ -96,6 +101,8 @@ def aggregate(
         **extra: Any,
     ) -> tuple[Any, Any]:
         check_state(weighting, state, num_tasks)
+        if axis_name is not None:
+            updates, losses = jax.tree.map(_mean_over(axis_name), (updates, losses))
         mask = partition.shared_mask(shared, updates)
         candidates = met if params is None else [_shapes(params)]
         _check_shapes(updates, candidates, mask, num_tasks)
@@ -209,6 +216,14 @@ def aggregate_states(opt_state: PyTree) -> tuple[AggregateState, ...]:
 def _rows(tree: PyTree, mask: list[bool], shared: PyTree) -> PyTree:
     """What rules see: the whole tree, or a list of its shared leaves where some may be own."""
     return tree if shared is None else partition.split(tree, mask)[0]
+
+
+def _mean_over(axis_name: Any) -> Any:
+    def mean(leaf):
+        is_float = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        return jax.lax.pmean(leaf, axis_name) if is_float else leaf
+
+    return mean
 
 
 def _given_or_formed(

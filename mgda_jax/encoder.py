@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax.gradients import over_tasks, vjp
-from mgda_jax.gramian import weighted_sum
+from mgda_jax.gramian import mean_over_axis, weighted_sum
 from mgda_jax.tasks import path_name, task_names
 
 PyTree = Any
@@ -30,7 +30,8 @@ class Encoder(NamedTuple):
       zs: the representation, one copy per task: leaves (T, *shape), or `Ragged`.
       aux: encode's auxiliary output, or None.
       rows: `rows(dzs) -> gradients`, every task's own: leaves (T, *shape).
-      combine: `combine(dzs, weights, active) -> gradient` of Σ_t w_t L_t.
+      combine: `combine(dzs, weights, active) -> gradient` of Σ_t w_t L_t. Both are means over
+        the mapped axis, where there is one.
     """
 
     zs: PyTree
@@ -46,9 +47,11 @@ def shared_inputs(
     num_tasks: int,
     has_aux: bool,
     pullbacks: str | None = None,
+    axis_name: Any = None,
 ) -> Encoder:
     """All tasks see one batch: one forward, one pullback for any weighted combination."""
-    z, pull, aux = vjp(lambda p: encode(p, batch), params, has_aux=has_aux)
+    z, pull_local, aux = vjp(lambda p: encode(p, batch), params, has_aux=has_aux)
+    pull = _reduced(pull_local, axis_name)
     zs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *jnp.shape(leaf))), z)
 
     def rows(dzs):
@@ -61,7 +64,12 @@ def shared_inputs(
 
 
 def per_task_inputs(
-    encode: Callable, params: PyTree, batch: PyTree, num_tasks: int, has_aux: bool
+    encode: Callable,
+    params: PyTree,
+    batch: PyTree,
+    num_tasks: int,
+    has_aux: bool,
+    axis_name: Any = None,
 ) -> Encoder:
     """Each task has its own batch: one forward and one pullback a task."""
     batches = one_level(batch)
@@ -71,7 +79,7 @@ def per_task_inputs(
             f"one per task, got {len(batches)}"
         )
     forwards = [vjp(lambda p, b=b: encode(p, b), params, has_aux=has_aux) for b in batches]
-    pulls = [forward[1] for forward in forwards]
+    pulls = [_reduced(forward[1], axis_name) for forward in forwards]
     zs = _stack_or_ragged([forward[0] for forward in forwards])
 
     def rows(dzs):
@@ -83,6 +91,11 @@ def per_task_inputs(
 
     aux = tuple(forward[2] for forward in forwards) if has_aux else None
     return Encoder(zs, aux, rows, combine)
+
+
+def _reduced(pull: Callable[[PyTree], tuple], axis_name: Any) -> Callable[[PyTree], tuple]:
+    # Before any Gramian, which is quadratic: the rows are those of the whole batch.
+    return lambda dz: mean_over_axis(pull(dz), axis_name)
 
 
 def one_level(tree: PyTree) -> list[PyTree]:

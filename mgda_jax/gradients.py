@@ -9,6 +9,7 @@ import numpy as np
 
 from mgda_jax import partition
 from mgda_jax._tangents import own_gradients, part
+from mgda_jax.gramian import mean_over_axis
 from mgda_jax.tasks import check_names, path_name, stack_losses, task_mask, task_names
 
 PyTree = Any
@@ -20,6 +21,7 @@ def task_gradients(
     has_aux: bool = False,
     *,
     pullbacks: str | None = None,
+    axis_name: Any = None,
 ) -> Callable[..., tuple[Any, PyTree]]:
     """Turn a function from parameters to T losses into one that also gives per-task gradients.
 
@@ -39,6 +41,8 @@ def task_gradients(
       pullbacks: how the T backward passes run: "vmap", "map" (one after the other, in
         a loop), "unroll", or None for what is fastest: vmap on accelerators; on CPU
         unrolled up to 4 tasks, mapped beyond.
+      axis_name: the mapped axis (or axes) over which the examples are spread, in `shard_map`,
+        `pmap` or `vmap`: losses and gradients are the means over it.
 
     Returns:
       `fn(params, *args, active=None, **kwargs) -> (losses, grads)`, or
@@ -82,9 +86,11 @@ def task_gradients(
         parted = part(lin, shared_part, own_part, num_tasks)
         if parted.cotangents:
             rows = over_tasks(lambda row: parted.pull_trunk(row)[0], parted.cotangents, pullbacks)
+            rows = mean_over_axis(rows, axis_name)
         else:
             rows = [jnp.stack([jnp.zeros_like(leaf)] * num_tasks) for leaf in shared_part]
-        own = own_gradients(parted, own_part, active)
+        own = mean_over_axis(own_gradients(parted, own_part, active), axis_name)
+        losses = losses if axis_name is None else jax.lax.pmean(losses, axis_name)
         grads = partition.merge(jax.tree.structure(floats), rows, own, which)
         no_grads = [
             np.zeros((num_tasks, *leaf.shape) if is_shared else leaf.shape, jax.dtypes.float0)

@@ -207,6 +207,37 @@ def sum_over_axis(gramian: Gramian, axis_name: Any) -> Gramian:
     return normalize(Gramian(matrix, exponent))
 
 
+def vary_like(value: jax.Array, like: jax.Array) -> jax.Array:
+    """The value, marked as varying over the mapped axes that the other one varies over."""
+    missing = varying_axes(like) - varying_axes(value)
+    return lax.pcast(value, tuple(missing), to="varying") if missing else value
+
+
+def mean_over_axis(gradients: PyTree, axis_name: Any) -> PyTree:
+    """The mean over a mapped axis of what a pullback gave each device; as it is for None.
+
+    shard_map's check_vma has summed the gradient of what does not vary already.
+    """
+    if axis_name is None:
+        return gradients
+    axes = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    checked = {axis for axis in axes if varying_axes(lax.axis_index(axis))}
+
+    def mean(leaf):
+        if leaf.dtype == jax.dtypes.float0:
+            return leaf
+        summed = tuple(axis for axis in axes if axis in checked - varying_axes(leaf))
+        rest = tuple(axis for axis in axes if axis not in summed)
+        leaf = (
+            leaf / np.prod([lax.axis_size(a) for a in summed]).astype(leaf.dtype)
+            if summed
+            else leaf
+        )
+        return lax.pmean(leaf, rest) if rest else leaf
+
+    return jax.tree.map(mean, gradients)
+
+
 def varying_axes(leaf: jax.Array) -> frozenset[Any]:
     """The manual axes over which JAX knows the leaf to vary: none outside shard_map's check_vma."""
     return varying_axes_of_type(jax.typeof(leaf))

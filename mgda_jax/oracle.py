@@ -11,7 +11,16 @@ from jax.core import Tracer
 
 from mgda_jax.encoder import check_batch_names, per_task_inputs, shared_inputs
 from mgda_jax.gradients import check_pullbacks, vjp
-from mgda_jax.gramian import accumulation_dtype, gramian, rescale, weighted_sum
+from mgda_jax.gramian import (
+    accumulation_dtype,
+    gramian,
+    mean_over_axis,
+    rescale,
+    sum_over_axis,
+    vary_like,
+    varying_axes,
+    weighted_sum,
+)
 from mgda_jax.heads import find_layout, scale_own
 from mgda_jax.renewal import init_renewal, renew
 from mgda_jax.tasks import (
@@ -46,6 +55,7 @@ def multitask_value_and_grad(
     lean: bool = False,
     every: int = 1,
     pullbacks: str | None = None,
+    axis_name: Any = None,
 ) -> "MultitaskValueAndGrad":
     """Losses and gradients of an encoder with T heads, combined by a weighting rule.
 
@@ -92,6 +102,9 @@ def multitask_value_and_grad(
         a plain one. (Under vmap both branches run: there it saves nothing.)
       pullbacks: how the T encoder pullbacks of mode "parameters" run, see `task_gradients`;
         with lean None means "vmap".
+      axis_name: the mapped axis (or axes) over which the examples are spread, in `shard_map`,
+        `pmap` or `vmap`. Losses are then the means over it, and so are the gradients:
+        reduced before the Gramian, so that every device has the weights of the whole batch.
 
     Returns:
       oracle, with `oracle.init(shared=None) -> state` (shared is needed for a
@@ -166,6 +179,7 @@ def multitask_value_and_grad(
         lean,
         every,
         pullbacks,
+        axis_name,
     )
 
 
@@ -185,6 +199,7 @@ class MultitaskValueAndGrad:
     lean: bool
     every: int
     pullbacks: str | None
+    axis_name: Any
 
     def init(self, shared: PyTree = None) -> AggregateState:
         """The state before the first step; a `RowRule` needs the shared parameters."""
@@ -213,15 +228,18 @@ class MultitaskValueAndGrad:
         active = task_mask(active, num_tasks)
         model = (self.encode, shared, batch, num_tasks, has_aux)
         if self.inputs == "per_task":
-            encoder = per_task_inputs(*model)
+            encoder = per_task_inputs(*model, self.axis_name)
         else:
             # Lean wants the batched form: XLA can free each leaf once its products are summed.
             batched = self.lean and self.pullbacks is None
-            encoder = shared_inputs(*model, "vmap" if batched else self.pullbacks)
-        losses, pull_heads, decode_aux = vjp(
+            pullbacks = "vmap" if batched else self.pullbacks
+            encoder = shared_inputs(*model, pullbacks, self.axis_name)
+        local, pull_heads, decode_aux = vjp(
             lambda own, zs: self.decode(own, zs, batch), own, encoder.zs, has_aux=has_aux
         )
-        stacked = stack_losses(losses, num_tasks)
+        stack_losses(local, num_tasks)
+        losses = local if self.axis_name is None else jax.lax.pmean(local, self.axis_name)
+        stacked = stack_losses(losses)
         check_names({"losses": losses, **names, **named_arguments(self.weighting)})
         if self.inputs == "per_task":
             check_batch_names(batch, losses)
@@ -231,7 +249,9 @@ class MultitaskValueAndGrad:
 
         def pull(cotangents):
             scaled = cotangents if scale is None else cotangents * scale.astype(cotangents.dtype)
-            return pull_heads(cotangent(losses, scaled))
+            seeds = jax.tree.map(vary_like, cotangent(local, scaled), local)
+            own_grads, dzs = pull_heads(seeds)
+            return mean_over_axis(own_grads, self.axis_name), dzs
 
         def unscale(grads):
             if scale is None:
@@ -273,7 +293,20 @@ class MultitaskValueAndGrad:
         """(weights, rule state, shared gradient) from a Gramian of this step."""
         rows = dzs if self.mode == "representation" else encoder.rows(dzs)
         gram = gramian(rows, active=given["active"])
+        if self.mode == "representation" and self.axis_name is not None:
+            # Of the mean loss the examples of one device have a share of one in so many.
+            gram = sum_over_axis(gram, self.axis_name)
+            count = jax.lax.psum(1, self.axis_name)
+            gram = rescale(gram, jnp.asarray(1 / count, gram.matrix.dtype))
         gram = gram if scale is None else rescale(gram, 1 / scale)
+        missing = varying_axes(gram.matrix)
+        for leaf in jax.tree.leaves(rule_state)[:1]:
+            missing -= varying_axes(leaf)
+        if missing:
+            raise ValueError(
+                f"axis_name: the Gramian varies over the mapped axes {sorted(missing, key=str)}, "
+                "so each device would find weights of its own; expected their names"
+            )
         weights, rule_state = update_weights(
             rule, rule_state, num_tasks=self.num_tasks, gramian=gram, **given
         )

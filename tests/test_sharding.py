@@ -69,15 +69,161 @@ print(json.dumps(out))
 '''
 
 
-@pytest.fixture(scope="module")
-def report():
+MAPPED = """
+import json
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, PartitionSpec as P
+import mgda_jax
+from mgda_jax import aggregate, multitask_value_and_grad, per_task_decode, task_gradients
+from mgda_jax import weighting as rules
+from mgda_jax.gramian import vary_like
+
+rng = np.random.default_rng(2)
+normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+X = {"x": normal(16, 4), "a": normal(16), "b": normal(16)}
+SHARED, OWN = normal(4, 3), {"a": normal(3), "b": normal(3)}
+IS_SHARED = {"shared": True, "own": False}
+
+def encode(shared, batch):
+    return jnp.tanh(batch["x"] @ shared)
+
+def head(name, own, z, batch):
+    return jnp.mean((z @ own - batch[name]) ** 2)
+
+heads = {n: lambda own, z, batch, n=n: head(n, own, z, batch) for n in "ab"}
+per_task = {n: lambda own, z, batch, n=n: head(n, own, z, batch[n]) for n in "ab"}
+
+def losses_fn(params, batch):
+    z = encode(params["shared"], batch)
+    return {n: head(n, params["own"][n], z, batch) for n in "ab"}
+
+ORACLES = {
+    "representation": (rules.nash_mtl(), {}),
+    "representation, losses": (rules.min_norm(normalization="loss+"), dict(scope="all")),
+    "exact": (rules.min_norm(), dict(mode="parameters")),
+    "exact, seldom": (rules.min_norm(), dict(mode="parameters", every=2)),
+    "lean": (rules.min_norm(), dict(mode="parameters", lean=True)),
+    "a batch per task": (rules.min_norm(), dict(mode="parameters", inputs="per_task")),
+    "rows": (rules.coordinate_median(), dict(mode="parameters")),
+    "losses only": (rules.gls(), {}),
+    "weights only": (rules.fixed({"a": 0.5, "b": 2.0}), dict(mode="parameters")),
+}
+
+def everything(shared, own, batch, axis_name=None):
+    out = {}
+    for name, (rule, options) in ORACLES.items():
+        apart = "inputs" in options
+        oracle = multitask_value_and_grad(encode, per_task_decode(per_task if apart else heads),
+                                          rule, 2, axis_name=axis_name, **options)
+        given = {"a": batch, "b": batch | {"x": -batch["x"]}} if apart else batch
+        (losses, _), grads, state = oracle(shared, own, given, oracle.init(shared),
+                                           loss_scale=4.0)
+        out[name] = losses, grads, state.task_weights
+    params = {"shared": shared, "own": own}
+    active = jnp.array([True, True])
+    # Each device's own gradients: of parameters that vary, where JAX asks.
+    own_copy = jax.tree.map(lambda leaf: vary_like(leaf, batch["x"]), params)
+    for name, given, axes in (("task_gradients", params, (axis_name, None)),
+                              ("aggregate", own_copy, (None, axis_name))):
+        losses, grads = task_gradients(losses_fn, IS_SHARED, axis_name=axes[0])(
+            given, batch, active=active)
+        tx = aggregate(rules.min_norm(normalization="loss+"), 2, IS_SHARED, axis_name=axes[1])
+        updates, state = tx.update(grads, tx.init(params), params, losses=losses)
+        out[name] = updates, state.task_weights
+    return out
+
+EXPECTED = jax.jit(everything)(SHARED, OWN, X)
+out = {}
+
+def record(how, actual):
+    for name in EXPECTED:
+        pairs = zip(jax.tree.leaves(actual[name]), jax.tree.leaves(EXPECTED[name]), strict=True)
+        out[f"{how}: {name}"] = max(
+            float(np.max(np.abs(a - b)) / max(1.0, np.max(np.abs(b)))) for a, b in pairs)
+
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+on_one = lambda *arguments: everything(*arguments, "d")
+for how, check in (("shard_map", True), ("shard_map without check_vma", False)):
+    mapped = jax.shard_map(on_one, mesh=mesh, in_specs=(P(), P(), P("d")), out_specs=P(),
+                           check_vma=check)
+    record(how, jax.jit(mapped)(SHARED, OWN, X))
+split = jax.tree.map(lambda leaf: leaf.reshape(8, 2, *leaf.shape[1:]), X)
+mapped = jax.pmap(on_one, axis_name="d", in_axes=(None, None, 0))(SHARED, OWN, split)
+record("pmap", jax.tree.map(lambda leaf: leaf[0], mapped))
+record("pmap on another device", jax.tree.map(lambda leaf: leaf[5], mapped))
+mapped = jax.jit(jax.vmap(on_one, in_axes=(None, None, 0), axis_name="d"))(SHARED, OWN, split)
+record("vmap", jax.tree.map(lambda leaf: leaf[3], mapped))
+
+mesh = jax.make_mesh((2, 4), ("data", "more"), axis_types=(AxisType.Auto,) * 2)
+on_one = lambda *arguments: everything(*arguments, ("data", "more"))
+mapped = jax.shard_map(on_one, mesh=mesh, in_specs=(P(), P(), P(("data", "more"))), out_specs=P())
+record("two axes", jax.jit(mapped)(SHARED, OWN, X))
+
+# Without the name: the gradients of the sum of the devices' losses, as jax.grad gives them.
+def plain(shared, own, batch):
+    losses, grads = task_gradients(losses_fn, IS_SHARED)({"shared": shared, "own": own}, batch)
+    return jax.tree.map(lambda leaf: jax.lax.psum(leaf, "d"), losses), grads
+
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+mapped = jax.shard_map(plain, mesh=mesh, in_specs=(P(), P(), P("d")), out_specs=P())
+losses, grads = jax.jit(mapped)(SHARED, OWN, X)
+expected = jax.jit(lambda *args: task_gradients(losses_fn, IS_SHARED)(*args))(
+    {"shared": SHARED, "own": OWN}, X)
+pairs = zip(jax.tree.leaves((losses, grads)), jax.tree.leaves(expected), strict=True)
+out["no name: task_gradients"] = max(float(np.max(np.abs(a / 8 - b))) for a, b in pairs)
+
+def forgotten(shared, own, batch):
+    oracle = multitask_value_and_grad(encode, per_task_decode(heads), rules.min_norm(), 2)
+    return oracle(shared, own, batch, oracle.init())[1:]
+
+try:
+    jax.shard_map(forgotten, mesh=mesh, in_specs=(P(), P(), P("d")), out_specs=P())(SHARED, OWN, X)
+except ValueError as error:
+    out["forgotten"] = str(error)
+print(json.dumps(out))
+"""
+
+
+def run(program):
     flags = "--xla_force_host_platform_device_count=8"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=env, cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def report():
+    return run(PROGRAM)
+
+
+@pytest.fixture(scope="module")
+def mapped():
+    return run(MAPPED)
+
+
+HOW = [
+    "shard_map",
+    "shard_map without check_vma",
+    "pmap",
+    "pmap on another device",
+    "vmap",
+    "two axes",
+]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_eight_devices_give_what_one_gives(mapped, how):
+    found = {name: error for name, error in mapped.items() if name.startswith(f"{how}: ")}
+    assert len(found) == 11
+    assert max(found.values()) <= 256 * np.finfo(np.float32).eps, found
+
+
+def test_without_the_axis_a_sum_over_devices_or_an_error(mapped):
+    assert mapped["no name: task_gradients"] <= 64 * np.finfo(np.float32).eps
+    assert "axis_name: the Gramian varies over the mapped axes ['d']" in mapped["forgotten"]
 
 
 @pytest.mark.parametrize("case", ["Auto minor", "Auto major", "Explicit minor", "Explicit major"])
