@@ -394,7 +394,7 @@ def test_another_structure_raises():
         (lambda: mgda(0), "num_tasks must be an int >= 1"),
         (lambda: mgda(2, normalization="L2"), "normalization must be one of"),
         (lambda: mgda(2, method="qp"), "method must be one of"),
-        (lambda: min_norm(max_steps=0), "max_steps must be >= 1"),
+        (lambda: min_norm(max_steps=0), "max_steps must be an int >= 1"),
         (lambda: aggregate(uniform(), 2, scope="heads"), "scope: expected"),
         (lambda: aggregate(uniform, 2), "weighting: expected a Weighting"),
         (lambda: uniform(reduction="max"), "reduction must be"),

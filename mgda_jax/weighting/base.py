@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from mgda_jax.gramian import Gramian, check_rows
 from mgda_jax.tasks import path_name
@@ -140,7 +142,7 @@ def update_weights(
     given = {"gramian": gramian, "losses": losses, **extra}
     inputs = read_inputs(weighting, given)
     _check_state(state, jax.eval_shape(lambda: weighting.init(num_tasks)), num_tasks)
-    weights, new_state = weighting.update(state, key=key, active=active, **inputs)
+    weights, new_state = _call(weighting.update, state, key=key, active=active, **inputs)
     if weights.shape != (num_tasks,):
         raise ValueError(
             f"weighting: expected weights of shape ({num_tasks},), got {weights.shape}; "
@@ -166,7 +168,7 @@ def apply_row_rule(
     num_tasks = check_rows(rows)
     expected = jax.eval_shape(lambda p: rule.init(p, num_tasks), jax.tree.map(_parameter, rows))
     _check_state(state, expected, num_tasks)
-    direction, new_state = rule.update(state, rows, key=key, active=active, **inputs)
+    direction, new_state = _call(rule.update, state, rows, key=key, active=active, **inputs)
     finite = [jnp.all(jnp.isfinite(d)) for d in jax.tree.leaves(direction) if _is_float(d)]
     return direction, finite_or_previous(new_state, state, jnp.all(jnp.stack(finite)))
 
@@ -180,6 +182,19 @@ def read_inputs(rule: "Weighting | RowRule", given: dict[str, Any]) -> dict[str,
             f"argument ({', '.join(name + '=' for name in missing)}) of update, got None"
         )
     return {name: given[name] for name in rule.reads}
+
+
+def _call(update: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """update(...); outside of jit too as one program, which JAX keeps for the next step.
+
+    Loops that run one by one are lowered again at every call, and take seconds.
+    """
+    leaves = jax.tree.leaves((args, kwargs))
+    concrete = all(isinstance(x, (jax.Array, np.ndarray)) for x in leaves)
+    # float0, the gradient of an integer, does not enter a program.
+    if not concrete or any(isinstance(x, Tracer) or x.dtype == jax.dtypes.float0 for x in leaves):
+        return update(*args, **kwargs)
+    return jax.jit(update)(*args, **kwargs)
 
 
 def _check_state(state: State, expected: State, num_tasks: int) -> None:

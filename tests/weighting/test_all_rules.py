@@ -503,6 +503,33 @@ def test_a_rules_own_state_of_another_number_of_tasks_is_refused(name):
             update_weights(rule, fewer.init(3), num_tasks=4, **given)
 
 
+@pytest.mark.parametrize("make", [weighting.min_norm, weighting.trimmed_mean])
+def test_steps_outside_of_jit_trace_the_rule_once(make):
+    rule, traced = make(), []
+
+    def update(*args, **kwargs):
+        traced.append(1)
+        return rule.update(*args, **kwargs)
+
+    tx, params = aggregate(rule._replace(update=update), 4), {"a": jnp.zeros(3)}
+    state = tx.init(params)
+    for k in range(3):
+        updates, state = tx.update({"a": jnp.full((4, 3), 1.0 + k)}, state, params)
+        np.testing.assert_allclose(updates["a"], jnp.full(3, 1.0 + k), rtol=16 * EPS)
+    assert len(traced) == 1
+
+
+def test_a_rule_may_read_what_is_no_array():
+    rule = weighting.uniform()
+
+    def update(state, *, epoch, **_):
+        return jnp.ones(2) if epoch > 1 else jnp.zeros(2), state
+
+    tx = aggregate(rule._replace(update=update, reads=frozenset({"epoch"})), 2)
+    step = [tx.update(jnp.ones((2, 3)), tx.init(jnp.zeros(3)), epoch=k)[0] for k in (1, 2)]
+    np.testing.assert_array_equal(step, [[0, 0, 0], [2, 2, 2]])
+
+
 def test_a_state_of_another_rule_is_refused():
     params = {"a": jnp.zeros(3)}
     other = aggregate(weighting.uniform(), 4).init(params)
