@@ -60,6 +60,12 @@ def bargaining_solution(matrix: jax.Array, target: jax.Array, power: float | jax
     Returns:
       Bargain. NaN or Inf in, NaN out.
     """
+    if isinstance(power, (int, float)):
+        return _solve_static(matrix, target, power)
+    return _solve_traced(matrix, target, power)
+
+
+def _solve(matrix: jax.Array, target: jax.Array, power: float | jax.Array) -> Bargain:
     eps = jnp.finfo(matrix.dtype).eps
     fallback = len(target) ** 0.5 * eps ** (2 / 3)
     tolerance = 4 * eps
@@ -120,6 +126,11 @@ def bargaining_solution(matrix: jax.Array, target: jax.Array, power: float | jax
     point = jnp.where(finite, end.best * _power(peak, 1 / (1 + power)), jnp.nan)
     residual, _, _ = errors(end.best, end.regularization)
     return Bargain(point, residual, end.regularization, end.steps)
+
+
+# Compiled as functions of the module, so that a call outside any jit finds its program again.
+_solve_static = jax.jit(_solve, static_argnums=2)
+_solve_traced = jax.jit(_solve)
 
 
 def _newton(matrix, gradient, q, power, a, z, regularization):

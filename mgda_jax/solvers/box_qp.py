@@ -50,6 +50,7 @@ class _Iterate(NamedTuple):
     done: jax.Array
 
 
+@jax.jit
 def nonnegative_qp(
     matrix: jax.Array, linear: jax.Array, *, face: jax.Array | None = None
 ) -> QPSolution:

@@ -134,6 +134,7 @@ def cagrad(
     return Weighting(init, update)
 
 
+@jax.jit
 def _search(unit: UnitGramian, cosines, radius, has_zero_row) -> _Search:
     """The y of the level whose nearest point is `radius` away from g_0, ‖g_0‖ = 1."""
     eps = jnp.finfo(cosines.dtype).eps

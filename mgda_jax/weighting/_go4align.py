@@ -1,5 +1,6 @@
 """GO4Align: one weight per group of tasks, groups found by clustering risk indicators."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -80,6 +81,7 @@ def go4align(*, num_groups: int = 2, beta: float = 1e-4, reduction: str = "sum")
     return Weighting(init, update, frozenset({"losses"}), "all")
 
 
+@functools.partial(jax.jit, static_argnames="num_clusters")
 def cluster_means(values: jax.Array, num_clusters: int, mask: jax.Array) -> jax.Array:
     """Every value replaced by the mean of its cluster, in the best K-means clustering.
 

@@ -77,12 +77,7 @@ def gradvac(*, beta: float = 0.5, reduction: str = "sum", seed: int = 0) -> Weig
         norm = jnp.diagonal(unit.matrix)
         order = random_orders(key, len(norm))
         targets = state.targets.astype(norm.dtype)
-        start = (unit.matrix, norm, norm)
-
-        def turn(carry, j):
-            return _turn(unit, carry, j, jnp.take_along_axis(targets, j[:, None], 1)[:, 0])
-
-        _, (steps, cosines) = lax.scan(turn, start, order.T)
+        steps, cosines = _turn_all(unit, order, targets)
         met = jnp.take_along_axis(cosines.T, jnp.argsort(order, axis=1), 1)
         rate = jnp.asarray(beta, norm.dtype)
         targets = jnp.where(_pairs(unit), (1 - rate) * targets + rate * met, targets)
@@ -90,6 +85,17 @@ def gradvac(*, beta: float = 0.5, reduction: str = "sum", seed: int = 0) -> Weig
         return weights, GradVacState(next_key, targets)
 
     return Weighting(init, update)
+
+
+@jax.jit
+def _turn_all(unit: UnitGramian, order: jax.Array, targets: jax.Array):
+    """Steps and cosines (T, T) of every turn towards ĝ_{j_i}."""
+    norm = jnp.diagonal(unit.matrix)
+
+    def turn(carry, j):
+        return _turn(unit, carry, j, jnp.take_along_axis(targets, j[:, None], 1)[:, 0])
+
+    return lax.scan(turn, (unit.matrix, norm, norm), order.T)[1]
 
 
 def _turn(unit: UnitGramian, carry, j: jax.Array, target: jax.Array):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mgda_jax.tasks import check_hyperparameter
-from mgda_jax.weighting.arguments import check_preference, preference_vector
+from mgda_jax.weighting.arguments import active_mask, check_preference, preference_vector
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.fairness import (
     cast,
@@ -108,21 +108,24 @@ def nash_mtl(
         return NashState(
             weights,
             jnp.zeros((), jnp.int32),
-            jnp.ones(weights.shape, bool) if active is None else active,
+            active_mask(active, len(weights)),
             bargain.residual,
             bargain.regularization,
             bargain.steps,
         )
 
+    # Jitted, so that a call outside any jit finds its program again.
+    @jax.jit
+    def renewed(state: NashState, unit: UnitGramian, active: jax.Array | None) -> NashState:
+        taking_part = active_mask(active, len(state.solved))
+        fresh = (state.count % every == 0) | jnp.any(taking_part & ~state.solved)
+        kept = jax.tree.map(cast, state, jax.eval_shape(lambda: solve(unit, active)))
+        return lax.cond(fresh, lambda: solve(unit, active), lambda: kept)
+
     def update(state, *, gramian, active=None, **_):
         unit = unit_gramian(gramian, active)
-        if isinstance(every, int) and every == 1:
-            new = solve(unit, active)
-        else:
-            taking_part = jnp.ones_like(state.solved) if active is None else active
-            fresh = (state.count % every == 0) | jnp.any(taking_part & ~state.solved)
-            kept = jax.tree.map(cast, state, jax.eval_shape(lambda: solve(unit, active)))
-            new = lax.cond(fresh, lambda: solve(unit, active), lambda: kept)
+        always = isinstance(every, int) and every == 1
+        new = solve(unit, active) if always else renewed(state, unit, active)
         weights = new.weights
         if max_norm is not None:
             exponent = jnp.zeros((), jnp.int32)

@@ -67,11 +67,16 @@ def pcgrad(*, reduction: str = "sum", seed: int = 0) -> Weighting:
         unit = unit_gramian(gramian, active)
         order = random_orders(key, len(unit.norms))
         norm = jnp.diagonal(unit.matrix)
-        _, steps = lax.scan(lambda inner, j: _project(unit, inner, j), unit.matrix, order.T)
-        weights = corrected_weights(unit, order, steps, active, norm, reduction)
+        weights = corrected_weights(unit, order, _project_all(unit, order), active, norm, reduction)
         return weights, PCGradState(next_key)
 
     return Weighting(init, update)
+
+
+@jax.jit
+def _project_all(unit: UnitGramian, order: jax.Array) -> jax.Array:
+    """The steps (T, T) of every turn along ĝ_{j_i}."""
+    return lax.scan(lambda inner, j: _project(unit, inner, j), unit.matrix, order.T)[1]
 
 
 def _project(unit: UnitGramian, inner: jax.Array, j: jax.Array):

@@ -1,5 +1,6 @@
 """SDMGrad: weights by steps on inner products of independent batches, near a target."""
 
+import functools
 from typing import Any
 
 import jax
@@ -82,16 +83,22 @@ def sdmgrad(
         square = jnp.maximum(square, peak * jnp.finfo(dtype).eps ** 2)
         scaled = matrix / one_for_zero(square)
 
-        def step(_, carry):
-            weights, velocity = carry
-            gradient = jnp.matmul(scaled, weights + pull * target, precision="highest")
-            velocity = jnp.asarray(momentum, dtype) * velocity + gradient
-            moved = weights - jnp.asarray(learning_rate, dtype) * velocity
-            return simplex_projection(moved, mask), velocity
-
         start = on_active(state.weights.astype(dtype), mask)
-        new, _ = lax.fori_loop(0, num_steps, step, (start, jnp.zeros_like(start)))
+        rates = jnp.asarray(learning_rate, dtype), jnp.asarray(momentum, dtype)
+        new = _descend(scaled, start, pull * target, mask, *rates, num_steps)
         weights = (new + pull * target) / (1 + pull)
         return weights, keep_inactive(state, new, mask)
 
     return Weighting(init_simplex, update, frozenset({"cross_gramian"}))
+
+
+@functools.partial(jax.jit, static_argnames="num_steps")
+def _descend(scaled, start, offset, mask, learning_rate, momentum, num_steps: int) -> jax.Array:
+    """Projected SGD with momentum on ½ (w + offset)ᵀ A (w + offset)."""
+
+    def step(_, carry):
+        weights, velocity = carry
+        velocity = momentum * velocity + jnp.matmul(scaled, weights + offset, precision="highest")
+        return simplex_projection(weights - learning_rate * velocity, mask), velocity
+
+    return lax.fori_loop(0, num_steps, step, (start, jnp.zeros_like(start)))[0]

@@ -1,5 +1,7 @@
 """The paper's Algorithm 2: Frank–Wolfe with exact line search, to compare with."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,6 +13,7 @@ from mgda_jax.solvers.min_norm.solution import residual, row_norms
 _TOLERANCE = 4
 
 
+@functools.partial(jax.jit, static_argnames="max_steps")
 def frank_wolfe(
     matrix: jax.Array, active: jax.Array | None, max_steps: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ With r_t = ‖g_t‖, C = M / (r rᵀ) and u = min(r) / r the min-norm weights a
 no equality constraint, a diagonal of order one, and no trace of the tasks' scales.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -62,6 +63,7 @@ def default_max_steps(dtype: jax.typing.DTypeLike) -> int:
     return 16 if jnp.finfo(dtype).bits <= 32 else 32
 
 
+@functools.partial(jax.jit, static_argnames="max_steps")
 def interior_point(
     matrix: jax.Array, active: jax.Array | None, max_steps: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
