@@ -12,7 +12,7 @@ from mgda_jax.weighting.fairness import (
     cast,
     check_max_norm,
     clip_norm,
-    finite,
+    representable,
     row_weights,
     solve_bargain,
 )
@@ -103,7 +103,7 @@ def fair_grad(
         scaled = row_weights(unit, bargain.point) * jnp.exp2(fraction)
         whole = whole.astype(jnp.int32)
         if max_norm is None:
-            weights = finite(jnp.ldexp(scaled, whole))
+            weights = representable(scaled, whole)
         else:
             weights = clip_norm(scaled, whole, unit, max_norm)
         return weights, FairState(bargain.residual, bargain.regularization, bargain.steps)

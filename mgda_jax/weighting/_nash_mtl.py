@@ -13,7 +13,7 @@ from mgda_jax.weighting.fairness import (
     cast,
     check_max_norm,
     clip_norm,
-    finite,
+    representable,
     row_weights,
     solve_bargain,
 )
@@ -60,8 +60,9 @@ def nash_mtl(
     stationary point) no w solves this: then M + λ·diag(M) takes the place of M,
     see `mgda_jax.solvers.bargaining`, and λ is in the state. A task whose
     gradient is zero has nothing to bargain for: it gets the weight zero and
-    the others bargain among themselves. Weights that overflow (gradients below
-    1e-38) are held at the largest finite number.
+    the others bargain among themselves. Weights that
+    leave the range of their dtype (gradients near the ends of it) are brought back by one
+    power of two for all: the direction is that of the bargain, the length is not.
 
     Args:
       preference: c, (T,) array, sequence or dict of named scalars > 0; ones by
@@ -104,7 +105,7 @@ def nash_mtl(
         share = preference_vector(preference, unit, active, "nash_mtl")
         bargain = solve_bargain(unit, share, 1.0)
         scaled = row_weights(unit, bargain.point)
-        weights = finite(jnp.ldexp(scaled, -unit.exponent))
+        weights = representable(scaled, -unit.exponent)
         return NashState(
             weights,
             jnp.zeros((), jnp.int32),

@@ -24,7 +24,7 @@ def row_weights(unit: UnitGramian, point: jax.Array) -> jax.Array:
 
 
 def clip_norm(weights, exponent, unit, max_norm):
-    """weights · 2^exponent, shortened until ‖Σ w_t g_t‖ ≤ max_norm."""
+    """weights · 2^exponent, shortened until ‖Σ w_t g_t‖ ≤ max_norm; see `representable`."""
     point = jnp.where(unit.nonzero, weights * unit.norms, jnp.zeros_like(weights))
     peak = jnp.max(jnp.abs(point))
     point = point / one_for_zero(peak)
@@ -35,12 +35,29 @@ def clip_norm(weights, exponent, unit, max_norm):
     ratio = jnp.asarray(max_norm, weights.dtype) / one_for_zero(mantissa)
     too_long = jnp.ldexp(ratio, -shift - exponent) < 1
     factor = jnp.where(too_long, ratio, jnp.ones_like(ratio))
-    return finite(jnp.ldexp(weights * factor, jnp.where(too_long, -shift, exponent)))
+    return representable(weights * factor, jnp.where(too_long, -shift, exponent))
 
 
-def finite(weights: jax.Array) -> jax.Array:
-    largest = jnp.finfo(weights.dtype).max
-    return jnp.clip(weights, -largest, largest)
+def representable(weights: jax.Array, exponent: jax.typing.ArrayLike) -> jax.Array:
+    """weights ≥ 0 times 2^exponent, or times the nearest power of two that all of them bear.
+
+    Held at the largest number or flushed to zero one by one they would be another direction.
+    """
+    info = jnp.finfo(weights.dtype)
+    lowest, highest = _exponents(weights)
+    # 2^(e−1) ≤ weight < 2^e. Where no power of two will do, the small ones are lost.
+    exponent = jnp.maximum(exponent, info.minexp + 1 - lowest)
+    return jnp.ldexp(weights, jnp.minimum(exponent, info.maxexp - highest))
+
+
+def _exponents(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Binary exponents of the least and the largest positive weight; 0 where there is none."""
+    exponents = jnp.frexp(weights)[1].astype(jnp.int32)
+    there, none = weights > 0, jnp.iinfo(jnp.int16)
+    lowest = jnp.min(jnp.where(there, exponents, none.max))
+    highest = jnp.max(jnp.where(there, exponents, none.min))
+    any_there = jnp.any(there)
+    return jnp.where(any_there, lowest, 0), jnp.where(any_there, highest, 0)
 
 
 def cast(leaf, like):
