@@ -79,6 +79,29 @@ def test_the_certificate_holds_for_rows_in_any_order_and_last_bit():
         assert solution.residual.max() <= 32 * EPS, (family, solution.residual.max() / EPS)
 
 
+def test_hard_problems_in_many_variables_are_solved_as_before():
+    """Faces that conjugate gradients do not find are left to the factorisations."""
+    hard = ("near_duplicates", "rank_deficient", "rank_deficient_away", "stationary",
+            "stationary_face", "opposed_pair", "spread_tied_opposed")  # fmt: skip
+    for family in hard:
+        units, solution = projections(make(family, 72), "float32")
+        assert np.all(solution.x >= 0), family
+        assert violation(units, solution.x).max() <= 16 * EPS, family
+        assert np.all(solution.steps <= MAX_STEPS["float32"]), family
+
+
+@pytest.mark.parametrize("family", [*WELL_CONDITIONED, "cosine_0.9999999"])
+def test_well_conditioned_problems_in_many_variables_need_no_factorisation(family):
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        units, solution = projections(disturb(make(family, 72), rng), "float32")
+        assert np.all(solution.steps == 0)
+        assert violation(units, solution.x).max() <= 16 * EPS
+        for t in range(0, 72, 8):
+            reference = units[t] + units.T @ nnls(units.T, -units[t])[0]
+            assert np.linalg.norm(units[t] + solution.x[t] @ units - reference) <= 64 * EPS
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", WELL_CONDITIONED)
 def test_projections_agree_with_least_squares(family, dtype):
