@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mgda_jax.tasks import check_hyperparameter
+from mgda_jax.tasks import check_int
 from mgda_jax.weighting.arguments import active_mask, check_preference, preference_vector
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.fairness import (
@@ -78,7 +78,7 @@ def nash_mtl(
 
     Raises:
       ValueError: a concrete preference or max_norm that is not positive, every
-        below 1; at update, a preference of another length.
+        that is no int ≥ 1; at update, a preference of another length.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -93,7 +93,7 @@ def nash_mtl(
     """
     check_preference(preference, "nash_mtl", positive=True)
     check_max_norm(max_norm, "nash_mtl")
-    check_hyperparameter(every, lambda x: x >= 1, "nash_mtl: every must be at least 1")
+    every = check_int(every, lambda n: n >= 1, "nash_mtl: every must be an int >= 1", traced=True)
 
     def init(num_tasks: int) -> NashState:
         # One array each: leaves that share a buffer cannot be donated.
