@@ -40,7 +40,7 @@ class CityscapesConfig(FeedConfig):
     """Train on street scenes: class, offset to the instance's centre, disparity of a pixel.
 
     Prints a table of test scores and writes config.json, metrics.jsonl, results.json,
-    table.md, tasks.png (bars), weights.png and cosines.png (of the tasks' gradients) into the
+    table.md, scores.csv, tasks.png (bars), curves.png, weights.png and cosines.png into the
     run's folder. The same command continues a run that was stopped.
 
     Attributes:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 # ColorBrewer's red to blue, told apart by colour-blind readers; red is conflict.
 COLOR_MAP = "RdBu"
 _FEW = 3  # up to so many tasks, the pairs are rows of a map over epochs
+_LEGIBLE = 2.5  # points; tasks whose names would be smaller have none
 _CROWD = 4  # of more methods the matrices are drawn smaller
 
 
@@ -82,7 +83,11 @@ def _matrices(report: "Report", plt: Any, methods: Any, options: Any) -> Any:
             matrix = np.ma.masked_where(np.eye(count, dtype=bool), cosines[point])
             mesh = axes.imshow(matrix, interpolation="nearest", **options)
             axes.set_title(f"epoch {epochs[point]:.3g}", size=9)
-            axes.set_xticks(range(count), names, rotation=90, size=font)
-            axes.set_yticks(range(count), names, size=font)
+            if font >= _LEGIBLE:
+                axes.set_xticks(range(count), names, rotation=90, size=font)
+                axes.set_yticks(range(count), names, size=font)
+            else:
+                axes.set_xticks([])
+                axes.set_yticks([])
             axes.tick_params(length=0)
     return figure, grid, mesh

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.cosine_figure import heatmaps
+from experiments.curves_figure import curves
 
 if TYPE_CHECKING:
     from experiments.report import Report
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B6508"]
 MARKERS = "osD^vP*X"
 GREY = "#777777"
+MANY_TASKS = 6  # with more than these, tables and pictures summarise the tasks
+_DECADES = 2  # of a share of the weight, above and below an even one
 GRID_REACH = 12.0  # in units of the score
 STYLE: Any = {
     "axes.grid": True,
@@ -42,7 +45,7 @@ def draw(report: "Report", drawings: dict[str, Any]) -> list[str]:
     import matplotlib.pyplot as plt
 
     names = []
-    shared = {"weights.png": _weights, "cosines.png": heatmaps}
+    shared = {"curves.png": curves, "weights.png": _weights, "cosines.png": heatmaps}
     with plt.rc_context(STYLE):
         for name, drawing in {**drawings, **shared}.items():
             figure = drawing(report, plt)
@@ -136,6 +139,8 @@ def _weights(report: "Report", plt: Any) -> Any:
     methods = {m: r for m in report.results if (r := _series(report, m)) is not None}
     if not methods:
         return None
+    if len(report.tasks) > MANY_TASKS:
+        return _weight_maps(report, plt, methods)
     rows = [key for key in ("weight", "cosine", "norm") if any(key in s for s in methods.values())]
     figure, grid = plt.subplots(
         len(rows), len(methods), figsize=(1.4 + 3.2 * len(methods), 0.8 + 2.0 * len(rows)),
@@ -169,6 +174,56 @@ def _weights(report: "Report", plt: Any) -> Any:
             axes.set_ylim(0, 1)
     if len(report.tasks) <= 8:
         grid[0, 0].legend(loc="best", ncols=min(2, len(report.tasks)))
+    return figure
+
+
+def _weight_maps(report: "Report", plt: Any, methods: dict[str, Any]) -> Any:
+    """The tasks' shares of the weight over time, a map a method, heaviest task above.
+
+    A share is |w_t| / Σ |w|, drawn in multiples of 1/T on a logarithmic scale: white is even.
+    """
+    count, height = len(report.tasks), float(np.clip(0.13 * len(report.tasks), 2.0, 7.0))
+    columns = min(3, len(methods))
+    rows = -(-len(methods) // columns)
+    legible = height * 72 / count >= 5  # points a row
+    width = 3.2 + (1.5 if legible else 0.0)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(1.2 + width * columns, 0.9 + (height + 0.5) * rows),
+        squeeze=False, sharex=True, layout="constrained",
+    )  # fmt: skip
+    colors = plt.get_cmap("PuOr_r").with_extremes(bad=GREY)
+    mesh = None
+    with plt.rc_context({"axes.grid": False}):
+        for axes, (method, series) in zip(grid.flat, methods.items(), strict=False):
+            weight = np.abs(series["weight"]).mean(axis=0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = weight / weight.sum(axis=1, keepdims=True) * count
+                level = np.clip(np.log10(share), -_DECADES, _DECADES)
+            order = np.argsort(-np.nan_to_num(share).mean(axis=0), kind="stable")
+            edges = np.concatenate([[0.0], series["epoch"]])
+            rows_at = np.arange(count + 1) - 0.5
+            mesh = axes.pcolormesh(
+                edges, rows_at, level[:, order].T, cmap=colors, vmin=-_DECADES, vmax=_DECADES,
+                rasterized=True,
+            )  # fmt: skip
+            axes.invert_yaxis()
+            axes.grid(visible=False)
+            axes.set_title(method, size=9)
+            names = [report.tasks[t].replace("_", " ") for t in order]
+            if legible:
+                axes.set_yticks(range(count), names, size=min(8.0, 0.8 * height * 72 / count))
+            else:
+                axes.set_yticks([0, count - 1], [names[0], names[-1]], size=7)
+            axes.tick_params(length=0)
+    for axes in list(grid.flat)[len(methods) :]:
+        axes.set_axis_off()
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    ticks = np.arange(-_DECADES, _DECADES + 1)
+    bar = figure.colorbar(mesh, ax=grid, fraction=0.05, pad=0.02, ticks=ticks)
+    bar.ax.set_yticklabels([f"{10.0**tick:g}" for tick in ticks])
+    bar.set_label("share of the weight, 1 is even")
+    figure.suptitle("Weights over time, the heaviest task above", size=11)
     return figure
 
 

@@ -38,7 +38,7 @@ class MultiMnistConfig(TrainingConfig):
     """Train on images of two overlapping digits, each digit's class being a task.
 
     Prints a table of test accuracies and writes config.json, metrics.jsonl, results.json,
-    table.md, accuracy_profile.png, weights.png and cosines.png (of the tasks' gradients) into
+    table.md, scores.csv, accuracy_profile.png, curves.png, weights.png and cosines.png into
     the run's folder. The same command continues a run that was stopped.
 
     Attributes:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import FAILED, ExperimentError, program, reading
+from experiments.figures import MANY_TASKS
 from experiments.run_folder import (
     CONFIG,
     METRICS,
@@ -29,7 +30,6 @@ from experiments.run_folder import (
 
 BASELINE = "uniform"
 SINGLE = "single"
-MANY_TASKS = 6  # with more than these, tables and pictures summarise the tasks
 _CROWD = 4  # with more methods than these the table also shows Δm and the mean rank
 # Experiments with a table and figures of their own.
 LAYOUTS = {"celeba": "experiments.celeba_report", "cityscapes": "experiments.cityscapes_report"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import cosine_figure, figures
+from experiments import cosine_figure, curves_figure, figures
 from experiments.report import (
     Report,
     main,
@@ -137,7 +137,7 @@ def test_many_methods_are_ranked_in_the_table(folder: Path):
 
 def test_figures_are_drawn_from_the_files_alone(folder: Path, capsys: pytest.CaptureFixture[str]):
     main([str(folder)])
-    assert "accuracy_profile.png, weights.png, cosines.png" in capsys.readouterr().out
+    assert "accuracy_profile.png, curves.png, weights.png, cosines.png" in capsys.readouterr().out
     for name in ("accuracy_profile.png", "weights.png", "cosines.png"):
         header = (folder / name).read_bytes()[:24]
         assert header[:8] == b"\x89PNG\r\n\x1a\n"
@@ -350,3 +350,31 @@ def test_the_table_of_many_tasks_is_narrow_and_a_file_has_them_all(tmp_path: Pat
     mine = [r for r in rows if r["method"] == "mgda" and r["task"] == "task_003"]
     got = np.mean([float(r["value"]) for r in mine])
     np.testing.assert_allclose(got, report.row("mgda").mean[3], rtol=1e-12)
+
+
+def test_curves_are_the_logged_means_of_each_task(tmp_path: Path):
+    report = Report(many(tmp_path, 3))
+    epochs, values = curves_figure.series(report, "mgda", "validation", "accuracy") or (None, None)
+    assert epochs is not None and values is not None
+    np.testing.assert_array_equal(epochs, [1, 2, 3, 4])
+    want = 100 * (1 - np.exp(-epochs[:, None] / np.linspace(5, 40, 3)))
+    np.testing.assert_allclose(values, want, rtol=1e-12)
+    assert curves_figure.series(report, "single", "train", "loss") is None  # nothing was logged
+
+
+def test_pictures_of_many_tasks_do_not_grow_with_them(tmp_path: Path):
+    import matplotlib.pyplot as plt
+
+    report = Report(many(tmp_path, 40))
+    weights = figures._weights(report, plt)
+    uniform, mgda = weights.axes[:2]
+    assert (uniform.get_title(), mgda.get_title()) == ("uniform", "mgda")
+    share = np.array([[r["weight"] for r in run] for run in report.records("mgda")]).mean(0)
+    heaviest = np.argmax(share.mean(0))
+    assert mgda.get_yticklabels()[0].get_text() == f"task {heaviest:03}"
+    curves = curves_figure.curves(report, plt)
+    assert len(curves.axes) == 6  # tenths and median, not a column a task
+    for figure in (weights, curves):
+        width, height = figure.get_size_inches()
+        assert width < 16 and height < 10
+    plt.close("all")
