@@ -97,8 +97,9 @@ def part(lin: Callable[..., Any], shared: list[Any], own: list[Any], num_tasks: 
         _pull_head(head, end, seed, linear, known)
         for head, end, seed in zip(heads, ends, seeds, strict=True)
     ]
-    own_vars = jaxpr.invars[len(shared) :]
-    border = [var for var in dict.fromkeys(v for p in pulled for v in p) if var not in own_vars]
+    own_vars = dict.fromkeys(jaxpr.invars[len(shared) :])
+    read = dict.fromkeys(var for p in pulled for var in p)
+    border = [var for var in read if var not in own_vars]
     cotangents = [
         jnp.stack([p[var] if var in p else _zeros(var, pulled) for p in pulled]) for var in border
     ]

@@ -7,8 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from mgda_jax._oracle_arguments import (
+    check_floating,
+    check_keywords,
+    check_loss_scale,
+    check_options,
+)
 from mgda_jax.encoder import check_batch_names, per_task_inputs, shared_inputs
 from mgda_jax.gradients import check_pullbacks, vjp
 from mgda_jax.gramian import (
@@ -28,7 +33,6 @@ from mgda_jax.tasks import (
     check_names,
     check_num_tasks,
     cotangent,
-    path_name,
     stack_losses,
     task_mask,
 )
@@ -37,8 +41,6 @@ from mgda_jax.weighting.origin import named_arguments
 from mgda_jax.weighting.state import AggregateState, check_rule, check_state, init_state
 
 PyTree = Any
-_MODES = ("representation", "parameters")
-_INPUTS = ("shared", "per_task")
 
 
 def multitask_value_and_grad(
@@ -141,28 +143,8 @@ def multitask_value_and_grad(
     """
     num_tasks = check_num_tasks(num_tasks, "multitask_value_and_grad")
     scope = check_rule(weighting, scope)
-    for name, value, allowed in (
-        ("mode", mode, _MODES),
-        ("inputs", inputs, _INPUTS),
-        ("own_layout", own_layout, (None, "stacked", "per_task")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name}: expected one of {allowed}, got {value!r}")
-    if mode == "representation" and isinstance(weighting, RowRule):
-        raise ValueError("mode: a RowRule needs the rows themselves, expected 'parameters'")
-    if mode == "representation" and inputs == "per_task":
-        raise ValueError(
-            "inputs: with a batch per task there is no common representation, expected "
-            "mode='parameters'"
-        )
-    if lean and (
-        mode == "representation" or inputs == "per_task" or isinstance(weighting, RowRule)
-    ):
-        raise ValueError("lean: applies to a Weighting in mode 'parameters' with shared inputs")
+    check_options(weighting, mode, inputs, own_layout, has_aux, lean)
     check_pullbacks(pullbacks)
-    for name, value in (("has_aux", has_aux), ("lean", lean)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}: expected True or False, got {value!r}")
     every = check_int(every, lambda k: k >= 1, "every: expected an int >= 1")
     if every > 1 and "gramian" not in getattr(weighting, "reads", ()):
         raise ValueError("every: applies to a Weighting that reads the Gramian")
@@ -219,11 +201,11 @@ class MultitaskValueAndGrad:
     ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree], AggregateState]:
         """See `multitask_value_and_grad`."""
         num_tasks, has_aux = self.num_tasks, self.has_aux
-        _check_keywords(extra, self.weighting.reads)
-        _check_floating("shared", shared)
-        _check_floating("own", own)
+        check_keywords(extra, self.weighting.reads)
+        check_floating("shared", shared)
+        check_floating("own", own)
         check_state(self.weighting, state, num_tasks)
-        scale = _check_loss_scale(loss_scale)
+        scale = check_loss_scale(loss_scale)
         names = {"active": active, "previous_losses": extra.get("previous_losses")}
         active = task_mask(active, num_tasks)
         model = (self.encode, shared, batch, num_tasks, has_aux)
@@ -315,37 +297,6 @@ class MultitaskValueAndGrad:
         else:
             combined = encoder.combine(dzs, weights, given["active"])
         return weights, rule_state, combined
-
-
-def _check_keywords(extra: dict[str, Any], reads: frozenset[str]) -> None:
-    known = reads - {"gramian", "losses"}
-    for name in extra:
-        if name not in known:
-            rest = "".join(f", {other}" for other in sorted(known))
-            raise TypeError(
-                f"oracle: unexpected keyword argument {name!r}; with this rule it takes "
-                f"key, active, loss_scale{rest}"
-            )
-
-
-def _check_floating(name: str, params: PyTree) -> None:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            raise ValueError(
-                f"{name} at '{path_name(path)}': expected floating parameters, got "
-                f"{jnp.result_type(leaf)}; what is not trained belongs to batch or to a closure"
-            )
-
-
-def _check_loss_scale(loss_scale: Any) -> jax.Array | None:
-    if loss_scale is None:
-        return None
-    fits = jnp.ndim(loss_scale) == 0 and jnp.issubdtype(jnp.result_type(loss_scale), jnp.number)
-    if fits and not isinstance(loss_scale, Tracer):
-        fits = float(loss_scale) > 0 and float(loss_scale) < float("inf")
-    if not fits:
-        raise ValueError(f"loss_scale: expected a positive finite scalar, got {loss_scale!r}")
-    return jnp.asarray(loss_scale).astype(jnp.zeros(()).dtype)
 
 
 def _divide(leaf: jax.Array, scale: jax.Array) -> jax.Array:
