@@ -234,7 +234,7 @@ def test_official_scenes_stream_with_their_targets(tmp_path: Path):
     ("options", "message"),
     [
         ("--feed grain", "--feed: --dataset synthetic is rendered"),
-        ("--feed grain --workers -1", "--workers: expected 0 or more, got -1"),
+        ("--feed grain --workers -1", "--workers: expected 0 to 1024, got -1"),
         ("--workers 2", "--workers: expected 0 without --feed grain, got 2"),
     ],
 )
