@@ -136,7 +136,8 @@ def _flushed(case: Case) -> dict[str, np.ndarray]:
 def cone(case: Case) -> Verdict:
     """UPGrad and DualProj: the direction conflicts with no task."""
     conflict = _conflict(case.gains, 16 * EPS * case.norms * case.size[:, None])
-    large = np.maximum(case.state.residual, case.state.regularization) / (64 * EPS)
+    # Of the problem without regularisation: λ need not be small.
+    large = case.state.residual / (64 * EPS)
     reasons = {"indefinite Gramian": case.indefinite} | _flushed(case)
     return Verdict(np.maximum(conflict, _not_negative(case)), large, reasons)
 
