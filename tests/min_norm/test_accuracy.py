@@ -9,7 +9,7 @@ import pytest
 
 from mgda_jax.gramian import gramian
 from mgda_jax.solvers.min_norm import MinNormSolution, min_norm_point
-from tests.problems import FAMILIES, Errors, errors, make, reference
+from tests.problems import FAMILIES, Errors, disturb, errors, make, reference
 
 TASKS = (2, 3, 5, 10, 40)
 # Each case is compiled once and shared by the tests below.
@@ -92,6 +92,31 @@ def test_every_family_within_bounds(num_tasks, dtype):
     check_bounds(solved(num_tasks, dtype, "exact", tuple(FAMILIES)), num_tasks, dtype)
 
 
+@pytest.mark.parametrize("num_tasks", [3, 10])
+def test_rows_in_any_order_and_last_bit_are_within_half_the_bounds(num_tasks):
+    """Twenty draws a family stand in for the rounding of other processors."""
+    rng = np.random.default_rng(0)
+    width = max(16, 2 * num_tasks)
+
+    @jax.jit
+    @jax.vmap
+    def solve(rows):
+        return min_norm_point(gramian(rows))
+
+    for family in FAMILIES:
+        draws = [disturb(make(family, num_tasks), rng) for _ in range(20)]
+        batch = np.stack([np.pad(r, ((0, 0), (0, width - r.shape[1]))) for r in draws])
+        solution = jax.device_get(solve(batch.astype(np.float32)))
+        for i, rows in enumerate(draws):
+            error = errors(rows, solution.weights[i])
+            if family == HARDEST:
+                assert error.kkt_n <= HARDEST_KKT_N["float32"] / 2, (family, error)
+                continue
+            for name in Errors._fields[:4]:
+                value, bound = getattr(error, name), getattr(BOUNDS["float32"], name)
+                assert value <= bound / 2, (family, name, value / bound)
+
+
 def test_five_hundred_tasks_within_bounds():
     check_bounds(solved(500, "float32", "exact", LARGE), 500, "float32")
 
@@ -117,7 +142,9 @@ def test_certificate_and_norm_are_those_of_the_rows(num_tasks, dtype, method):
     eps = np.finfo(dtype).eps
     for family, rows, solution, error in solved(num_tasks, dtype, method, tuple(FAMILIES)):
         assert solution.kkt >= 0
-        assert error.kkt <= solution.kkt + 4 * eps, (family, error.kkt, solution.kkt)
+        # Frank–Wolfe's kkt is of the order of 1e3 where it fails, and rounded relative to that.
+        allowed = solution.kkt + 4 * eps * (1 + error.kkt)
+        assert error.kkt <= allowed, (family, error.kkt, solution.kkt)
         weights = solution.weights.astype(np.float64)
         norms = np.linalg.norm(rows, axis=1)
         s1 = weights @ norms
