@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,42 @@ print(json.dumps(out))
 """
 
 
+PROCESSES = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from mgda_jax import multitask_value_and_grad, per_task_decode
+from mgda_jax.weighting import min_norm
+
+port, number = int(sys.argv[1]), int(sys.argv[2])
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
+x = np.random.default_rng(3).standard_normal((8, 4)).astype(np.float32)
+shared, own = np.full((4, 3), 0.3, np.float32), {n: np.ones(3, np.float32) for n in "ab"}
+heads = {
+    "a": lambda own, z, x: jnp.mean((z @ own) ** 2),
+    "b": lambda own, z, x: jnp.mean((z @ own - x[:, 0]) ** 2),
+}
+
+def step(axis_name):
+    oracle = multitask_value_and_grad(lambda s, x: jnp.tanh(x @ s), per_task_decode(heads),
+                                      min_norm(), 2, axis_name=axis_name)
+    return lambda s, o, x: oracle(s, o, x, oracle.init())[1:]
+
+alone = jax.jit(step(None))(shared, own, x)
+mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("d"))
+put = lambda tree: jax.tree.map(
+    lambda leaf: jax.make_array_from_process_local_data(everywhere, leaf), tree)
+mine = jax.make_array_from_process_local_data(split, x[4 * number : 4 * number + 4])
+mapped = jax.shard_map(step("d"), mesh=mesh, in_specs=(P(), P(), P("d")), out_specs=P())
+spread = jax.jit(mapped)(put(shared), put(own), mine)
+local = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), spread)
+pairs = zip(jax.tree.leaves(alone), jax.tree.leaves(local), strict=True)
+print(json.dumps(max(float(np.max(np.abs(np.asarray(a) - b))) for a, b in pairs)))
+"""
+
+
 def run(program):
     flags = "--xla_force_host_platform_device_count=8"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
@@ -238,3 +275,29 @@ def test_parameter_axis_sharded(report, case):
 @pytest.mark.parametrize("mode", ["representation", "parameters"])
 def test_batch_sharded(report, mode):
     assert report[f"data {mode}"] <= 64 * np.finfo(np.float32).eps
+
+
+def test_two_processes_give_what_one_gives():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESSES, str(port), str(number)],
+            env=env,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        for program in programs:
+            out, errors = program.communicate(timeout=300)
+            assert program.returncode == 0, errors[-3000:]
+            assert json.loads(out.splitlines()[-1]) <= 64 * np.finfo(np.float32).eps
+    finally:
+        for program in programs:
+            program.kill()
