@@ -335,6 +335,7 @@ def _whole(flat: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
     return product, jnp.zeros_like(product)
 
 
+@jax.jit
 def _chunked(flat: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
     chunks, rest = divmod(flat.shape[1], _CHUNK)
 

@@ -21,32 +21,45 @@ VARIANTS = {
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_after_a_warm_up_eager_steps_lower_nothing(name):
-    rule = VARIANTS[name]()
-    rng = np.random.default_rng(0)
-    state = rule.init(jnp.zeros(4), 3) if isinstance(rule, RowRule) else rule.init(3)
+def lowerings(function, count):
+    """What JAX lowers in so many calls, two calls of warm-up before them."""
     lowered = []
 
     def listen(event, _, **names):
         if event == LOWERED:
             lowered.append(names)
 
-    def step(state):
+    function(), function()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for _ in range(count):
+            function()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return lowered
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_after_a_warm_up_eager_steps_lower_nothing(name):
+    rule = VARIANTS[name]()
+    rng = np.random.default_rng(0)
+    state = rule.init(jnp.zeros(4), 3) if isinstance(rule, RowRule) else rule.init(3)
+
+    def step():
+        nonlocal state
         rows = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)
         losses = jnp.asarray(np.exp(rng.standard_normal(3)), jnp.float32)
         given = {"losses": losses, "previous_losses": losses}
         if isinstance(rule, RowRule):
-            return rule.update(state, rows, **given)[1]
+            state = rule.update(state, rows, **given)[1]
+            return
         if "cross_gramian" in rule.reads:
             given["cross_gramian"] = cross_gramian(rows, rows)
-        return rule.update(state, gramian=gramian(rows), **given)[1]
+        state = rule.update(state, gramian=gramian(rows), **given)[1]
 
-    state = step(step(state))
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        for _ in range(5):
-            state = step(state)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert not lowered
+    assert not lowerings(step, 5)
+
+
+def test_the_gramian_of_a_long_leaf_is_lowered_once():
+    rows = jnp.ones((2, 70_000))
+    assert not lowerings(lambda: gramian(rows), 2)

@@ -10,6 +10,7 @@ from mgda_jax.solvers.min_norm.frank_wolfe import frank_wolfe
 from mgda_jax.solvers.min_norm.implicit import hull_norm, on_face
 from mgda_jax.solvers.min_norm.interior_point import default_max_steps, interior_point
 from mgda_jax.solvers.min_norm.solution import MinNormSolution, kkt
+from mgda_jax.tasks import check_int
 
 METHODS = ("exact", "frank_wolfe")
 
@@ -58,7 +59,7 @@ def min_norm_point(
 
     Raises:
       ValueError: gramian not (T, T) or not floating, active not (T,) bool, an
-        unknown method, max_steps below 1.
+        unknown method, max_steps that is no int ≥ 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -76,8 +77,9 @@ def min_norm_point(
     """
     if method not in METHODS:
         raise ValueError(f"min_norm_point: method must be one of {METHODS}, got {method!r}")
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"min_norm_point: max_steps must be >= 1, got {max_steps!r}")
+    if max_steps is not None:
+        message = "min_norm_point: max_steps must be an int >= 1 or None"
+        max_steps = check_int(max_steps, lambda n: n >= 1, message)
     gramian, mask = _select(gramian, active)
     matrix = (gramian.matrix + gramian.matrix.T) / 2
     weights, face, certificate, steps = _solve(lax.stop_gradient(matrix), mask, method, max_steps)
