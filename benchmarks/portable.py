@@ -1,7 +1,7 @@
 """Whether the bounds hold on other machines: one machine made to round as others do.
 
     python -m benchmarks.portable                 every setting: what `make portable` runs
-    python -m benchmarks.portable --here          this process as it is, as JSON
+    python -m benchmarks.portable --here          this process as it is, a line of JSON a rule
 
 Every setting is a process of its own: XLA with the instruction sets of older processors, LAPACK
 with their kernels. In each, twenty problems of every family of benchmarks.fuzz_problems, rows in
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"--rules: expected names among {', '.join(RULES)}, got {', '.join(unknown)}")
     if args.here:
-        print(json.dumps({name: worst(name, _tasks(name)) for name in names}))
+        for name in names:
+            print(json.dumps([name, worst(name, _tasks(name))]), flush=True)
         return 0
     with ThreadPoolExecutor(args.workers) as pool:
         columns = list(pool.map(lambda env: _elsewhere(env, names), SETTINGS.values()))
@@ -107,7 +108,7 @@ def _elsewhere(setting: dict[str, str], names: Iterable[str]) -> dict:
         text=True,
         check=True,
     )
-    return json.loads(done.stdout)
+    return dict(json.loads(line) for line in done.stdout.splitlines())
 
 
 def worst(name: str, tasks: Sequence[int], draws: int = DRAWS) -> dict:
