@@ -3,7 +3,9 @@
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -79,10 +81,23 @@ def method_names() -> list[str]:
     return ["single", "grid", "mgda", "mgda_ub", *rule_names()]
 
 
-def _all() -> list[str]:
-    """What "all" stands for; the rules that need an argument get the plainest one."""
-    rules = [name for name in rule_names() if name not in ("min_norm", "mgda", "mgda_ub")]
+def _all(num_tasks: int) -> list[str]:
+    """What "all" stands for; the rules that need an argument get the plainest one.
+
+    Left out are those that need more tasks than there are.
+    """
+    named = (name for name in rule_names() if name not in ("min_norm", "mgda", "mgda_ub"))
+    rules = [name for name in named if _fits(name, num_tasks)]
     return ["single", *rules, "cr_mogm(weighting=min_norm)", "mgda", "mgda_ub"]
+
+
+@functools.cache
+def _fits(name: str, num_tasks: int) -> bool:
+    try:
+        check_rule(name, _make_rule(name, {}, steps_per_epoch=1), num_tasks)
+    except MethodError:
+        return False
+    return True
 
 
 def parse_methods(
@@ -93,7 +108,7 @@ def parse_methods(
     A name is `single` (one model per task), `grid` (static weights), or a rule of
     `mgda_jax.weighting`, its keyword options in parentheses. `mgda` is `min_norm`; the
     suffix `_ub` gives the rule the gradients of the representation. `all` stands for
-    `single`, every rule with its defaults, and `mgda_ub`.
+    `single`, every rule with its defaults that takes so many tasks, and `mgda_ub`.
 
     Args:
       text: the list.
@@ -113,10 +128,16 @@ def parse_methods(
       >>> [method.mode for method in methods]
       ['parameters', 'parameters', 'representation']
     """
-    specs = [spec for entry in _split(text) for spec in (_all() if entry == "all" else [entry])]
+    specs = split_methods(text, len(tasks))
     if len(set(specs)) != len(specs):
         raise MethodError(f"--methods: a method is named twice in {text!r}")
     return tuple(_parse_method(spec, tasks, grid, steps_per_epoch) for spec in specs)
+
+
+def split_methods(text: str, num_tasks: int) -> list[str]:
+    """The entries of a list of methods, what `all` stands for in its place."""
+    entries = ([entry] if entry != "all" else _all(num_tasks) for entry in _split(text))
+    return list(itertools.chain.from_iterable(entries))
 
 
 def _parse_method(spec: str, tasks: Sequence[str], grid: int, steps_per_epoch: int) -> Method:

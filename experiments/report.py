@@ -1,6 +1,7 @@
 """Table and figures of a run, from its files alone.
 
 python -m experiments.report runs/multimnist-digits
+python -m experiments.report runs/tune runs/multimnist-digits  # side by side as well
 """
 
 import csv
@@ -307,6 +308,30 @@ def _write_report(report: Report, draw: Any) -> str:
     return f"\n{text}\n\n{path}: {', '.join(written)}"
 
 
+def side_by_side(reports: list[Report]) -> str:
+    """The mean scores of each method in several runs of the same tasks as a Markdown table."""
+    first = reports[0]
+    for other in reports[1:]:
+        if (other.tasks, other.score) != (first.tasks, first.score):
+            raise ExperimentError(
+                f"{other.path}: has other tasks than {first.path}, not to be set side by side"
+            )
+    methods = dict.fromkeys(method for report in reports for method in report.results)
+    lines = []
+    for method in methods:
+        cells = []
+        for report in reports:
+            if method not in report.results:
+                cells.append("–")
+                continue
+            scores = report.row(method).scores.mean(axis=1, keepdims=True)
+            row = Row("", scores, "")
+            cells.append(mean_error(row.mean[0], row.error[0]))
+        lines.append([method, *cells])
+    label = first.description["score_label"]
+    return markdown([f"mean {label}", *(str(report.path) for report in reports)], lines)
+
+
 def mean_error(mean: float, error: float) -> str:
     """A mean with its standard error, where there is one."""
     return f"{mean:.2f} ± {error:.2f}" if error else f"{mean:.2f}"
@@ -328,13 +353,15 @@ def markdown(heads: list[str], lines: list[list[str]]) -> str:
 
 
 def main(args: list[str]) -> None:
-    """Redraw the table and figures of each folder named."""
+    """Redraw the table and figures of each folder named; of several, compare them."""
     with program("report"):
         if not args or args[0].startswith("-"):
             print("usage: python -m experiments.report runs/NAME ...\n\n" + str(__doc__).strip())
             sys.exit(0 if args and args[0] in ("-h", "--help") else FAILED)
         for path in args:
             print(write_report(Path(path)))
+        if len(args) > 1:
+            print(f"\n{side_by_side([Report(Path(path)) for path in args])}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from experiments import cosine_figure, curves_figure, figures
+from experiments.errors import ExperimentError
 from experiments.report import (
     Report,
     main,
     mean_ranks,
     relative_change,
     scores,
+    side_by_side,
     summary,
     table,
     write_report,
@@ -378,3 +380,20 @@ def test_pictures_of_many_tasks_do_not_grow_with_them(tmp_path: Path):
         width, height = figure.get_size_inches()
         assert width < 16 and height < 10
     plt.close("all")
+
+
+def test_runs_are_set_side_by_side(folder: Path, tmp_path: Path):
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    for name in (CONFIG, RESULTS):
+        (fewer / name).write_bytes((folder / name).read_bytes())
+    results = json.loads((fewer / RESULTS).read_text())
+    del results["mgda"]
+    write_json(fewer / RESULTS, results)
+    lines = side_by_side([Report(folder), Report(fewer)]).splitlines()
+    rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in lines[2:]}
+    assert [cell.strip() for cell in rows["uniform"]] == ["87.00 ± 1.00"] * 2
+    assert [cell.strip() for cell in rows["mgda"]] == ["87.00 ± 1.00", "–"]
+    (tmp_path / "many").mkdir()
+    with pytest.raises(ExperimentError, match="has other tasks than"):
+        side_by_side([Report(folder), Report(many(tmp_path / "many", 14))])
