@@ -114,7 +114,7 @@ METHODS = (
     *("", ",", "mgad", "MGDA", "mgda,mgda", "mgda(", "mgda)", "mgda()x", "mgda(l2)", "mgda(=l2)"),
     *("mgda(normalization)", "mgda(normalization=)", "mgda(normalization=max)", "single(a=1)"),
     *("grid(a=1)", "fixed", "fixed(weights=[1])", "fixed(weights=x)", "fixed(weights=[1,2,3])"),
-    *("fixed(weights=[[1,2]])", "fixed(weights={})", "fixed(weights=None)", "pcd(primary=5)"),
+    *("fixed(weights={})", "fixed(weights=None)", "pcd(primary=5)"),
     *("pcd(primary=-3)", "pcd(primary=x)", "rlw(seed=x)", "rlw(seed=[1])", "cr_mogm", "uniform_ub"),
     *("cr_mogm(weighting=nothing)", "cr_mogm(weighting=mgda(x=1))", "cr_mogm(weighting=single)"),
     *("cr_mogm(weighting=" * 40, "uniform(reduction=3)", "uniform(reduction=[])", "mgda_ub_ub"),
