@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from mgda_jax.gramian import varying_axes, varying_axes_of_type
+from mgda_jax.mapped_axis import varying_axes, varying_axes_of_type
 
 PyTree = Any
 

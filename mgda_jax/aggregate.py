@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from mgda_jax import partition
-from mgda_jax.gramian import Gramian, as_gramian, check_rows, weighted_sum
+from mgda_jax.gramian import Gramian, as_gramian, weighted_sum
 from mgda_jax.gramian import gramian as form_gramian
+from mgda_jax.stacked_shapes import Shapes, check_shapes, shapes_of
 from mgda_jax.tasks import check_names, check_num_tasks, path_name, stack_losses, task_mask
 from mgda_jax.weighting._min_norm import min_norm
 from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
@@ -16,7 +17,6 @@ from mgda_jax.weighting.origin import named_arguments
 from mgda_jax.weighting.state import AggregateState, check_rule, check_state, init_state
 
 PyTree = Any
-_Shapes = dict[tuple[Any, ...], tuple[int, ...]]
 
 
 def aggregate(
@@ -80,11 +80,11 @@ def aggregate(
     scope = check_rule(weighting, scope)
     # Shapes of the parameters met in init: what tells T rows from a gradient of one row
     # whose first axis happens to be T, where update is not given the parameters.
-    met: list[_Shapes] = []
+    met: list[Shapes] = []
 
     def init(params: PyTree) -> Any:
         mask = partition.shared_mask(shared, params)
-        shapes = _shapes(params)
+        shapes = shapes_of(params)
         if shapes not in met:
             met.append(shapes)
         return init_state(weighting, num_tasks, _rows(params, mask, shared))
@@ -104,8 +104,8 @@ def aggregate(
         if axis_name is not None:
             updates, losses = jax.tree.map(_mean_over(axis_name), (updates, losses))
         mask = partition.shared_mask(shared, updates)
-        candidates = met if params is None else [_shapes(params)]
-        _check_shapes(updates, candidates, mask, num_tasks)
+        candidates = met if params is None else [shapes_of(params)]
+        check_shapes(updates, candidates, mask, num_tasks)
         own_task = partition.owners(owner, updates, mask, num_tasks)
         rows, own = _rows(updates, mask, shared), partition.split(updates, mask)[1]
         names = {"losses": losses, "previous_losses": extra.get("previous_losses")}
@@ -146,6 +146,7 @@ def mgda(
     shared: PyTree = None,
     normalization: str = "none",
     method: str = "exact",
+    axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiple gradient descent as an optax transformation: chain it before the optimiser.
 
@@ -172,6 +173,7 @@ def mgda(
       normalization: "none", "l2", "loss" or "loss+", see `weighting.min_norm`; the
         loss modes need `losses=` in update.
       method: "exact" or "frank_wolfe".
+      axis_name: as in `aggregate`.
 
     Returns:
       GradientTransformationExtraArgs with an `AggregateState`.
@@ -188,7 +190,8 @@ def mgda(
       Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization",
       NeurIPS 2018.
     """
-    return aggregate(min_norm(normalization=normalization, method=method), num_tasks, shared)
+    rule = min_norm(normalization=normalization, method=method)
+    return aggregate(rule, num_tasks, shared, axis_name=axis_name)
 
 
 def aggregate_states(opt_state: PyTree) -> tuple[AggregateState, ...]:
@@ -261,49 +264,3 @@ def _own_updates(own, updates, mask, own_task, weights, active, scope):
             leaf = jnp.where(active[task], leaf, jnp.zeros_like(leaf))
         out.append(leaf)
     return out
-
-
-def _shapes(params: PyTree) -> _Shapes:
-    """The parameters' shapes by path."""
-    flat = jax.tree_util.tree_flatten_with_path(params)[0]
-    return {path: tuple(getattr(leaf, "shape", ())) for path, leaf in flat}
-
-
-def _check_shapes(
-    updates: PyTree, candidates: list[_Shapes], mask: list[bool], num_tasks: int
-) -> None:
-    flat = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda node: node is None)[0]
-    absent = {path for path, leaf in flat if leaf is None}
-    present = [(path, leaf) for path, leaf in flat if leaf is not None]
-    kinds = [(path, leaf, shared) for (path, leaf), shared in zip(present, mask, strict=True)]
-    check_rows({path_name(path): leaf for path, leaf, shared in kinds if shared}, num_tasks)
-    if not candidates:
-        raise ValueError(
-            "gradients: expected update(updates, state, params), or init before: without the "
-            "parameters' shapes a gradient whose first axis is T looks like T gradients"
-        )
-    errors = [_mismatch(kinds, absent, shapes, num_tasks) for shapes in candidates]
-    if all(errors):
-        raise ValueError(errors[-1])
-
-
-def _mismatch(kinds: list[Any], absent: set[Any], shapes: _Shapes, num_tasks: int) -> str | None:
-    """What is wrong with these gradients of parameters of these shapes, or None."""
-    given = {path for path, _, _ in kinds} | absent
-    for path in shapes:
-        if not any(path[:depth] in given for depth in range(len(path) + 1)):
-            return (
-                f"gradients: expected the structure of params, no gradient at '{path_name(path)}'"
-            )
-    for path, leaf, is_shared in kinds:
-        name, got = path_name(path), jnp.shape(leaf)
-        if path not in shapes:
-            return f"gradients: expected the structure of params, which have nothing at '{name}'"
-        want = (num_tasks, *shapes[path]) if is_shared else shapes[path]
-        if got != want:
-            kind = "shared, stacked over tasks" if is_shared else "own, parameter-shaped"
-            return (
-                f"gradients at '{name}': expected shape {want} ({kind}; the parameter "
-                f"is {shapes[path]}), got {got}"
-            )
-    return None

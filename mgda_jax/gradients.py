@@ -9,7 +9,7 @@ import numpy as np
 
 from mgda_jax import partition
 from mgda_jax._tangents import own_gradients, part
-from mgda_jax.gramian import mean_over_axis
+from mgda_jax.mapped_axis import mean_over_axis
 from mgda_jax.tasks import check_names, path_name, stack_losses, task_mask, task_names
 
 PyTree = Any

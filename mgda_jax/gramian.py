@@ -8,20 +8,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from mgda_jax.products import (
+    ZERO_LEAF,
+    accumulation_dtype,
+    leaf_gramian,
+    real_parts,
+    safe_exponent,
+    select,
+    two_sum,
+)
 from mgda_jax.tasks import path_name
 
 PyTree = Any
 
-# Columns of one leaf that enter one matrix product; partial products are added
-# with a two-sum, so the error does not grow with the number of parameters.
-_CHUNK = 32_768
 # The exponent that products summed over all columns may reach: as high as is safe, so that
 # what underflows is below the rounding of any row that counts.
 _HEADROOM = {jnp.dtype("float32"): 112, jnp.dtype("float64"): 960}
-# The exponent of a leaf of zeros: below all others, so that it never decides the common one.
-_ZERO_LEAF = -(2**15)
 
 
 class Gramian(NamedTuple):
@@ -72,7 +75,7 @@ def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
       Array([5., 5.], dtype=float32)
     """
     num_tasks = check_rows(rows)
-    leaves = [part for leaf in jax.tree.leaves(rows) for part in _real_parts(leaf, active)]
+    leaves = [part for leaf in jax.tree.leaves(rows) for part in real_parts(leaf, active)]
     dtype = accumulation_dtype(*(leaf.dtype for leaf in leaves))
     zero = jnp.zeros((num_tasks, num_tasks), dtype)
     if not leaves:
@@ -81,13 +84,13 @@ def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
     # memory free, before the next one is looked at.
     columns = sum(leaf.size for leaf in leaves) // num_tasks
     headroom = max(0, (_HEADROOM[jnp.dtype(dtype)] - columns.bit_length()) // 2)
-    shares, exponents = zip(*(_leaf_gramian(leaf, dtype, headroom) for leaf in leaves), strict=True)
+    shares, exponents = zip(*(leaf_gramian(leaf, dtype, headroom) for leaf in leaves), strict=True)
     exponent = jnp.max(jnp.stack(exponents))
-    exponent = jnp.where(exponent == _ZERO_LEAF, jnp.zeros_like(exponent), exponent)
+    exponent = jnp.where(exponent == ZERO_LEAF, jnp.zeros_like(exponent), exponent)
     total = (zero, zero)
     for (high, low), own in zip(shares, exponents, strict=True):
         scale = jnp.ldexp(jnp.ones((), dtype), own - exponent)
-        total = _add(total, (high * scale * scale, low * scale * scale))
+        total = two_sum(total, (high * scale * scale, low * scale * scale))
     matrix = total[0] + total[1]
     return normalize(Gramian((matrix + matrix.T) / 2, exponent))
 
@@ -115,7 +118,7 @@ def weighted_sum(rows: PyTree, weights: jax.Array, *, active: jax.Array | None =
         dtype = accumulation_dtype(leaf.dtype)
         if jnp.iscomplexobj(leaf):
             dtype = jnp.complex128 if dtype == jnp.float64 else jnp.complex64
-        selected = _select(leaf, active).astype(dtype)
+        selected = select(leaf, active).astype(dtype)
         total = jnp.tensordot(weights.astype(dtype), selected, axes=1, precision="highest")
         return total.astype(leaf.dtype)
 
@@ -179,7 +182,7 @@ def normalize(gramian: Gramian) -> Gramian:
     A row whose diagonal entry is then below tiny/eps is a zero row throughout.
     """
     peak = jnp.sqrt(jnp.max(jnp.diagonal(gramian.matrix)))
-    shift = _safe_exponent(peak)
+    shift = safe_exponent(peak)
     scale = jnp.ldexp(jnp.ones((), peak.dtype), -shift)
     # Twice by 2^-shift and not once by 4^-shift, which need not be representable.
     matrix = gramian.matrix * scale * scale
@@ -194,59 +197,6 @@ def rescale(gramian: Gramian, factor: jax.Array) -> Gramian:
     mantissa, exponent = jnp.frexp(factor.astype(gramian.matrix.dtype))
     matrix = gramian.matrix * mantissa * mantissa
     return Gramian(matrix, gramian.exponent + exponent.astype(jnp.int32))
-
-
-def sum_over_axis(gramian: Gramian, axis_name: Any) -> Gramian:
-    """The Gramian of rows whose columns are spread over a mapped axis, from each one's share."""
-    peak = jnp.max(jnp.diagonal(gramian.matrix))
-    own = jnp.where(peak == 0, _ZERO_LEAF, gramian.exponent)
-    exponent = lax.pmax(own, axis_name)
-    scale = jnp.ldexp(jnp.ones((), gramian.matrix.dtype), own - exponent)
-    matrix = lax.psum(gramian.matrix * scale * scale, axis_name)
-    exponent = jnp.where(exponent == _ZERO_LEAF, jnp.zeros_like(exponent), exponent)
-    return normalize(Gramian(matrix, exponent))
-
-
-def vary_like(value: jax.Array, like: jax.Array) -> jax.Array:
-    """The value, marked as varying over the mapped axes that the other one varies over."""
-    missing = varying_axes(like) - varying_axes(value)
-    return lax.pcast(value, tuple(missing), to="varying") if missing else value
-
-
-def mean_over_axis(gradients: PyTree, axis_name: Any) -> PyTree:
-    """The mean over a mapped axis of what a pullback gave each device; as it is for None.
-
-    shard_map's check_vma has summed the gradient of what does not vary already.
-    """
-    if axis_name is None:
-        return gradients
-    axes = axis_name if isinstance(axis_name, tuple) else (axis_name,)
-    checked = {axis for axis in axes if varying_axes(lax.axis_index(axis))}
-
-    def mean(leaf):
-        if leaf.dtype == jax.dtypes.float0:
-            return leaf
-        summed = tuple(axis for axis in axes if axis in checked - varying_axes(leaf))
-        rest = tuple(axis for axis in axes if axis not in summed)
-        leaf = (
-            leaf / np.prod([lax.axis_size(a) for a in summed]).astype(leaf.dtype)
-            if summed
-            else leaf
-        )
-        return lax.pmean(leaf, rest) if rest else leaf
-
-    return jax.tree.map(mean, gradients)
-
-
-def varying_axes(leaf: jax.Array) -> frozenset[Any]:
-    """The manual axes over which JAX knows the leaf to vary: none outside shard_map's check_vma."""
-    return varying_axes_of_type(jax.typeof(leaf))
-
-
-def varying_axes_of_type(aval: Any) -> frozenset[Any]:
-    """`varying_axes` of an array of this abstract type."""
-    kind = getattr(aval, "manual_axis_type", None)  # jax < 0.10.2: aval.vma
-    return frozenset(getattr(aval, "vma", ()) if kind is None else kind.varying)
 
 
 def check_rows(rows: PyTree, num_tasks: int | None = None, name: str = "gradients") -> int:
@@ -272,92 +222,3 @@ def check_rows(rows: PyTree, num_tasks: int | None = None, name: str = "gradient
             raise ValueError(f"{where}: expected a floating dtype, got {leaf.dtype}")
     assert num_tasks is not None
     return num_tasks
-
-
-def _select(leaf: jax.Array, active: jax.Array | None) -> jax.Array:
-    if active is None:
-        return leaf
-    mask = lax.broadcast_in_dim(active, leaf.shape, (0,))
-    return jnp.where(mask, leaf, jnp.zeros_like(leaf))
-
-
-def _real_parts(leaf: jax.Array, active: jax.Array | None) -> list[jax.Array]:
-    if leaf.dtype == jax.dtypes.float0 or leaf.size == 0:
-        return []
-    leaf = _select(jnp.asarray(leaf), active)
-    return [leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [leaf]
-
-
-def accumulation_dtype(*dtypes: Any) -> Any:
-    """float64 when one of the dtypes is as wide, float32 otherwise."""
-    # Not promote_types: strict promotion has no path from bfloat16 to float32.
-    return jnp.float64 if any(jnp.finfo(d).bits == 64 for d in dtypes) else jnp.float32
-
-
-def _safe_exponent(peak: jax.Array) -> jax.Array:
-    """e with peak · 2^-e in [1/2, 1), clamped so that 2^-e is normal; 0 for 0, Inf, NaN."""
-    limit = jnp.finfo(peak.dtype).maxexp - 2
-    exponent = jnp.frexp(peak)[1].astype(jnp.int32)
-    exponent = jnp.clip(exponent, -limit, limit)
-    return jnp.where(jnp.isfinite(peak) & (peak > 0), exponent, jnp.zeros_like(exponent))
-
-
-def _leaf_gramian(
-    leaf: jax.Array, dtype: Any, headroom: int
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """One leaf's (T, T) share, an unevaluated sum high + low times 4^exponent, and the exponent."""
-    peak = jnp.max(jnp.abs(leaf)).astype(dtype)
-    exponent = jnp.maximum(_safe_exponent(peak), headroom + 2 - jnp.finfo(dtype).maxexp) - headroom
-    scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
-    return _products(leaf, scale), jnp.where(peak == 0, _ZERO_LEAF, exponent)
-
-
-def _products(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    mesh = jax.typeof(leaf).sharding.mesh
-    if not mesh.empty and mesh.size > 1:
-        # Flattening the parameter axes would make XLA gather a sharded one.
-        trailing = tuple(range(1, leaf.ndim))
-        scaled = leaf.astype(scale.dtype) * scale
-        out = jax.sharding.PartitionSpec(None, None) if mesh.explicit_axes else None
-        product = jnp.tensordot(
-            scaled, scaled, axes=(trailing, trailing), precision="highest", out_sharding=out
-        )
-        return product, jnp.zeros_like(product)
-    flat = leaf.reshape(leaf.shape[0], -1)
-    if flat.shape[1] < 2 * _CHUNK:
-        return _whole(flat, scale)
-    # One thread's long float32 sum loses digits; an accelerator sums in tiles anyway.
-    return lax.platform_dependent(flat, scale, cpu=_chunked, default=_whole)
-
-
-def _whole(flat: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    product = _outer(flat, scale)
-    return product, jnp.zeros_like(product)
-
-
-@jax.jit
-def _chunked(flat: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    chunks, rest = divmod(flat.shape[1], _CHUNK)
-
-    def body(i, total):
-        chunk = lax.dynamic_slice_in_dim(flat, i * _CHUNK, _CHUNK, axis=1)
-        return _add(total, _whole(chunk, scale))
-
-    zero = jnp.zeros((flat.shape[0],) * 2, scale.dtype)
-    total = lax.fori_loop(0, chunks, body, (zero, zero))
-    return _add(total, _whole(flat[:, chunks * _CHUNK :], scale)) if rest else total
-
-
-def _outer(flat: jax.Array, scale: jax.Array) -> jax.Array:
-    scaled = flat.astype(scale.dtype) * scale
-    return lax.dot_general(scaled, scaled, (((1,), (1,)), ((), ())), precision="highest")
-
-
-def _add(
-    total: tuple[jax.Array, jax.Array], term: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """(high, low) + (high, low) by Knuth's two-sum: high's rounding error goes to low."""
-    high = total[0] + term[0]
-    virtual = high - total[0]
-    error = (total[0] - (high - virtual)) + (term[0] - virtual)
-    return high, total[1] + term[1] + error

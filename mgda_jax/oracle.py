@@ -14,19 +14,13 @@ from mgda_jax._oracle_arguments import (
     check_loss_scale,
     check_options,
 )
-from mgda_jax.encoder import check_batch_names, per_task_inputs, shared_inputs
+from mgda_jax.encoder import Constructor, check_batch_names, exact, per_task, representation
+from mgda_jax.encoder import lean as lean_pullback
 from mgda_jax.gradients import check_pullbacks, vjp
-from mgda_jax.gramian import (
-    accumulation_dtype,
-    gramian,
-    mean_over_axis,
-    rescale,
-    sum_over_axis,
-    vary_like,
-    varying_axes,
-    weighted_sum,
-)
+from mgda_jax.gramian import Gramian, rescale
 from mgda_jax.heads import find_layout, scale_own
+from mgda_jax.mapped_axis import mean_over_axis, vary_like, varying_axes
+from mgda_jax.products import accumulation_dtype
 from mgda_jax.renewal import init_renewal, renew
 from mgda_jax.tasks import (
     check_int,
@@ -148,19 +142,24 @@ def multitask_value_and_grad(
     every = check_int(every, lambda k: k >= 1, "every: expected an int >= 1")
     if every > 1 and "gramian" not in getattr(weighting, "reads", ()):
         raise ValueError("every: applies to a Weighting that reads the Gramian")
+    encoder: Constructor
+    if inputs == "per_task":
+        encoder = per_task(num_tasks, axis_name)
+    elif mode == "representation":
+        encoder = representation(num_tasks, axis_name)
+    else:
+        encoder = (lean_pullback if lean else exact)(num_tasks, pullbacks, axis_name)
     return MultitaskValueAndGrad(
         encode,
         decode,
         weighting,
         num_tasks,
-        mode,
+        encoder,
         has_aux,
         scope,
         own_layout,
         inputs,
-        lean,
         every,
-        pullbacks,
         axis_name,
     )
 
@@ -173,14 +172,12 @@ class MultitaskValueAndGrad:
     decode: Callable[..., Any]
     weighting: Weighting | RowRule
     num_tasks: int
-    mode: str
+    encoder: Constructor
     has_aux: bool
     scope: str
     own_layout: str | None
     inputs: str
-    lean: bool
     every: int
-    pullbacks: str | None
     axis_name: Any
 
     def init(self, shared: PyTree = None) -> AggregateState:
@@ -208,14 +205,7 @@ class MultitaskValueAndGrad:
         scale = check_loss_scale(loss_scale)
         names = {"active": active, "previous_losses": extra.get("previous_losses")}
         active = task_mask(active, num_tasks)
-        model = (self.encode, shared, batch, num_tasks, has_aux)
-        if self.inputs == "per_task":
-            encoder = per_task_inputs(*model, self.axis_name)
-        else:
-            # Lean wants the batched form: XLA can free each leaf once its products are summed.
-            batched = self.lean and self.pullbacks is None
-            pullbacks = "vmap" if batched else self.pullbacks
-            encoder = shared_inputs(*model, pullbacks, self.axis_name)
+        encoder = self.encoder(self.encode, shared, batch, has_aux)
         local, pull_heads, decode_aux = vjp(
             lambda own, zs: self.decode(own, zs, batch), own, encoder.zs, has_aux=has_aux
         )
@@ -247,9 +237,23 @@ class MultitaskValueAndGrad:
             shared_grads, rule_state = apply_row_rule(rule, state.weighting, rows, **given)
         elif "gramian" in rule.reads:
             own_grads, dzs = pull(ones)
-            step = functools.partial(self._weigh_and_combine, rule, encoder, dzs, scale, given)
-            again = functools.partial(encoder.combine, dzs, active=active)
-            weights, rule_state, shared_grads = renew(self.every, step, again, state, active)
+
+            def weigh_and_combine(rule_state):
+                rows = encoder.rows(dzs)
+                gram = encoder.gramian(rows, active)
+                gram = gram if scale is None else rescale(gram, 1 / scale)
+                _check_common(gram, rule_state)
+                weights, rule_state = update_weights(
+                    rule, rule_state, num_tasks=num_tasks, gramian=gram, **given
+                )
+                return weights, rule_state, encoder.combine(dzs, rows, weights, active)
+
+            def combine_again(weights):
+                return encoder.combine(dzs, None, weights, active)
+
+            weights, rule_state, shared_grads = renew(
+                self.every, weigh_and_combine, combine_again, state, active
+            )
             shared_grads = unscale(shared_grads)
             if self.scope == "all":
                 own_grads = scale_own(own_grads, layout, weights, None)
@@ -261,7 +265,7 @@ class MultitaskValueAndGrad:
             )
             head_weights, z_weights = (weights, ones) if self.scope == "all" else (ones, weights)
             own_grads, dzs = pull(head_weights)
-            shared_grads = unscale(encoder.combine(dzs, z_weights, active))
+            shared_grads = unscale(encoder.combine(dzs, None, z_weights, active))
         own_grads = unscale(own_grads)
         if active is not None:
             own_grads = scale_own(own_grads, layout, None, active)
@@ -271,32 +275,17 @@ class MultitaskValueAndGrad:
         new_state = AggregateState(weights, rule_state)
         return (losses, aux), (shared_grads, own_grads), new_state
 
-    def _weigh_and_combine(self, rule, encoder, dzs, scale, given, rule_state):
-        """(weights, rule state, shared gradient) from a Gramian of this step."""
-        rows = dzs if self.mode == "representation" else encoder.rows(dzs)
-        gram = gramian(rows, active=given["active"])
-        if self.mode == "representation" and self.axis_name is not None:
-            # Of the mean loss the examples of one device have a share of one in so many.
-            gram = sum_over_axis(gram, self.axis_name)
-            count = jax.lax.psum(1, self.axis_name)
-            gram = rescale(gram, jnp.asarray(1 / count, gram.matrix.dtype))
-        gram = gram if scale is None else rescale(gram, 1 / scale)
-        missing = varying_axes(gram.matrix)
-        for leaf in jax.tree.leaves(rule_state)[:1]:
-            missing -= varying_axes(leaf)
-        if missing:
-            raise ValueError(
-                f"axis_name: the Gramian varies over the mapped axes {sorted(missing, key=str)}, "
-                "so each device would find weights of its own; expected their names"
-            )
-        weights, rule_state = update_weights(
-            rule, rule_state, num_tasks=self.num_tasks, gramian=gram, **given
+
+def _check_common(gram: Gramian, rule_state: PyTree) -> None:
+    """ValueError where devices of a mapped axis would each find weights of their own."""
+    missing = varying_axes(gram.matrix)
+    for leaf in jax.tree.leaves(rule_state)[:1]:
+        missing -= varying_axes(leaf)
+    if missing:
+        raise ValueError(
+            f"axis_name: the Gramian varies over the mapped axes {sorted(missing, key=str)}, "
+            "so each device would find weights of its own; expected their names"
         )
-        if self.mode == "parameters" and not self.lean:
-            combined = weighted_sum(rows, weights, active=given["active"])
-        else:
-            combined = encoder.combine(dzs, weights, given["active"])
-        return weights, rule_state, combined
 
 
 def _divide(leaf: jax.Array, scale: jax.Array) -> jax.Array:

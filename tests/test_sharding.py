@@ -77,7 +77,7 @@ from jax.sharding import AxisType, PartitionSpec as P
 import mgda_jax
 from mgda_jax import aggregate, multitask_value_and_grad, per_task_decode, task_gradients
 from mgda_jax import weighting as rules
-from mgda_jax.gramian import vary_like
+from mgda_jax.mapped_axis import vary_like
 
 rng = np.random.default_rng(2)
 normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)

@@ -1,0 +1,104 @@
+"""Sums of products that neither overflow nor lose digits: what a Gramian is made of."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Columns of one leaf that enter one matrix product; partial products are added
+# with a two-sum, so the error does not grow with the number of parameters.
+_CHUNK = 32_768
+
+
+# The exponent of a leaf of zeros: below all others, so that it never decides the common one.
+ZERO_LEAF = -(2**15)
+
+
+def select(leaf: jax.Array, active: jax.Array | None) -> jax.Array:
+    if active is None:
+        return leaf
+    mask = lax.broadcast_in_dim(active, leaf.shape, (0,))
+    return jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+
+def real_parts(leaf: jax.Array, active: jax.Array | None) -> list[jax.Array]:
+    if leaf.dtype == jax.dtypes.float0 or leaf.size == 0:
+        return []
+    leaf = select(jnp.asarray(leaf), active)
+    return [leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [leaf]
+
+
+def accumulation_dtype(*dtypes: Any) -> Any:
+    """float64 when one of the dtypes is as wide, float32 otherwise."""
+    # Not promote_types: strict promotion has no path from bfloat16 to float32.
+    return jnp.float64 if any(jnp.finfo(d).bits == 64 for d in dtypes) else jnp.float32
+
+
+def safe_exponent(peak: jax.Array) -> jax.Array:
+    """e with peak · 2^-e in [1/2, 1), clamped so that 2^-e is normal; 0 for 0, Inf, NaN."""
+    limit = jnp.finfo(peak.dtype).maxexp - 2
+    exponent = jnp.frexp(peak)[1].astype(jnp.int32)
+    exponent = jnp.clip(exponent, -limit, limit)
+    return jnp.where(jnp.isfinite(peak) & (peak > 0), exponent, jnp.zeros_like(exponent))
+
+
+def leaf_gramian(
+    leaf: jax.Array, dtype: Any, headroom: int
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """One leaf's (T, T) share, an unevaluated sum high + low times 4^exponent, and the exponent."""
+    peak = jnp.max(jnp.abs(leaf)).astype(dtype)
+    exponent = jnp.maximum(safe_exponent(peak), headroom + 2 - jnp.finfo(dtype).maxexp) - headroom
+    scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
+    return _products(leaf, scale), jnp.where(peak == 0, ZERO_LEAF, exponent)
+
+
+def _products(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    mesh = jax.typeof(leaf).sharding.mesh
+    if not mesh.empty and mesh.size > 1:
+        # Flattening the parameter axes would make XLA gather a sharded one.
+        trailing = tuple(range(1, leaf.ndim))
+        scaled = leaf.astype(scale.dtype) * scale
+        out = jax.sharding.PartitionSpec(None, None) if mesh.explicit_axes else None
+        product = jnp.tensordot(
+            scaled, scaled, axes=(trailing, trailing), precision="highest", out_sharding=out
+        )
+        return product, jnp.zeros_like(product)
+    flat = leaf.reshape(leaf.shape[0], -1)
+    if flat.shape[1] < 2 * _CHUNK:
+        return _whole(flat, scale)
+    # One thread's long float32 sum loses digits; an accelerator sums in tiles anyway.
+    return lax.platform_dependent(flat, scale, cpu=_chunked, default=_whole)
+
+
+def _whole(flat: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    product = _outer(flat, scale)
+    return product, jnp.zeros_like(product)
+
+
+@jax.jit
+def _chunked(flat: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    chunks, rest = divmod(flat.shape[1], _CHUNK)
+
+    def body(i, total):
+        chunk = lax.dynamic_slice_in_dim(flat, i * _CHUNK, _CHUNK, axis=1)
+        return two_sum(total, _whole(chunk, scale))
+
+    zero = jnp.zeros((flat.shape[0],) * 2, scale.dtype)
+    total = lax.fori_loop(0, chunks, body, (zero, zero))
+    return two_sum(total, _whole(flat[:, chunks * _CHUNK :], scale)) if rest else total
+
+
+def _outer(flat: jax.Array, scale: jax.Array) -> jax.Array:
+    scaled = flat.astype(scale.dtype) * scale
+    return lax.dot_general(scaled, scaled, (((1,), (1,)), ((), ())), precision="highest")
+
+
+def two_sum(
+    total: tuple[jax.Array, jax.Array], term: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """(high, low) + (high, low) by Knuth's two-sum: high's rounding error goes to low."""
+    high = total[0] + term[0]
+    virtual = high - total[0]
+    error = (total[0] - (high - virtual)) + (term[0] - virtual)
+    return high, total[1] + term[1] + error
