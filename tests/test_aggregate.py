@@ -496,8 +496,9 @@ def test_degenerate_rows_and_losses_stay_on_the_simplex(normalization):
         "duplicates": (np.ones((3, 2)), [1.0, 2.0, 3.0]),
         "opposed": (np.array([[1, 1], [-1, -1], [2, 0]]), [1.0, 1.0, 1.0]),
         "zero loss": (np.array([[1, 0], [0, 1], [1, 1]]), [0.0, 1.0, 2.0]),
-        "negative losses": (np.array([[1, 0], [0, 1], [1, 1]]), [-1.0, -1.0, -2.0]),
     }
+    if not normalization.startswith("loss"):
+        cases["negative losses"] = (np.array([[1, 0], [0, 1], [1, 1]]), [-1.0, -1.0, -2.0])
     for name, (rows, losses) in cases.items():
         updates, state = run(
             rows.astype(np.float32), np.zeros(2, np.float32), losses=jnp.array(losses)
