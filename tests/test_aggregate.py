@@ -24,6 +24,7 @@ from mgda_jax.weighting import (
     uniform,
     upgrad,
 )
+from tests.half_precision import needs
 
 EPS = float(np.finfo(np.float32).eps)
 ROWS = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
@@ -185,6 +186,7 @@ def test_vmap_over_seeds_equals_a_loop():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_updates_keep_the_gradients_dtype(dtype):
+    needs(dtype)
     updates, state = step(mgda(2), {"w": jnp.asarray(ROWS, dtype)}, {"w": jnp.ones(3, dtype)})
     assert updates["w"].dtype == dtype
     assert state.task_weights.dtype == jnp.float32

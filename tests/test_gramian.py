@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mgda_jax.gramian import Gramian, as_gramian, gramian, norms, rescale, weighted_sum
+from tests.half_precision import needs
 
 EPS = float(np.finfo(np.float32).eps)
 gramian_jit = jax.jit(gramian)
@@ -52,10 +53,12 @@ def test_long_leaf_keeps_its_digits():
     assert relative_error(gramian_jit(jnp.asarray(rows)), rows) <= 2 * EPS
 
 
-def test_leaves_of_every_shape_and_dtype_add_up():
+@pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16])
+def test_leaves_of_every_shape_and_dtype_add_up(half):
+    needs(half)
     rng = np.random.default_rng(3)
     tree = {
-        "half": jnp.asarray(rows_of(rng, 3, 8).reshape(3, 2, 4), jnp.float16),
+        "half": jnp.asarray(rows_of(rng, 3, 8).reshape(3, 2, 4), half),
         "brain": (jnp.asarray(rows_of(rng, 3, 6), jnp.bfloat16),),
         "scalar": jnp.asarray(rows_of(rng, 3, 1)[:, 0]),
         "empty": jnp.zeros((3, 0, 5)),
