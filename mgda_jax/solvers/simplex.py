@@ -34,6 +34,8 @@ def simplex_projection(point: jax.Array, mask: jax.Array) -> jax.Array:
     kept = jnp.sum(ordered > thresholds)
     threshold = jnp.take(thresholds, jnp.maximum(kept - 1, 0))
     nearest = jnp.maximum(relative - threshold, 0)
+    # Rounding of θ counts once for every entry that is kept.
+    nearest = nearest / jnp.sum(nearest)
     # Said and not left to max and sort: XLA's reductions on the CPU drop a NaN in large batches.
     nearest = jnp.where(jnp.all(jnp.isfinite(point) | ~mask), nearest, jnp.nan)
     return jnp.where(mask, nearest, jnp.zeros_like(point))

@@ -38,6 +38,15 @@ def test_simplex_projection_is_the_nearest_point():
     np.testing.assert_array_equal(ends, [1, 0, 0])
 
 
+@pytest.mark.parametrize("num_tasks", [10, 40])
+def test_simplex_projection_sums_to_one_within_half_of_what_every_rule_is_held_to(num_tasks):
+    points = np.random.default_rng(0).uniform(-0.1, 0, (200, num_tasks))
+    points[:, 0] += 0.7  # so that θ is far from the other entries, all of which are kept
+    run = jax.jit(jax.vmap(lambda point: simplex_projection(point, jnp.ones(num_tasks, bool))))
+    found = np.asarray(run(jnp.asarray(points, jnp.float32)), np.float64)
+    assert np.max(np.abs(found.sum(axis=1) - 1)) <= 2 * EPS * np.sqrt(num_tasks)
+
+
 def test_cross_gramian_is_the_product_of_two_jacobians():
     rng = np.random.default_rng(1)
     first, second = (
