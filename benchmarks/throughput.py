@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.data.multi_mnist import MEAN, STD, TASKS, Dataset, Split
-from experiments.methods import parse_methods
-from experiments.models.digit_pairs import digit_pairs
 from experiments.models.lenet import LeNetSize
-from experiments.problem import Problem
-from experiments.training import Recipe, Run, Trainer
+from experiments.multimnist.data import MEAN, STD, TASKS, Dataset, Split
+from experiments.multimnist.problem import digit_pairs
+from experiments.trainer.methods import parse_methods
+from experiments.trainer.problem import Problem
+from experiments.trainer.training import Recipe, Run, Trainer
 
 BATCH = 256
 BASELINE = "uniform"

@@ -9,21 +9,28 @@ import sys
 from pathlib import Path
 
 from experiments.errors import FAILED, ExperimentError, program, reading
-from experiments.methods import split_methods
-from experiments.report import markdown
-from experiments.run_folder import CONFIG, RESULTS, TIMINGS, check_run, read_json, read_lines
+from experiments.report.table import markdown
+from experiments.trainer.methods import split_methods
+from experiments.trainer.run_folder import (
+    CONFIG,
+    RESULTS,
+    TIMINGS,
+    check_run,
+    read_json,
+    read_lines,
+)
 
 
 def experiments() -> dict[str, str]:
-    """The modules that are commands for an experiment, and the first lines of their docstrings.
+    """The folders that are commands for an experiment, and the first lines of their docstrings.
 
     They are not imported, which would take seconds.
     """
-    sources = {p.stem: p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("*.py")}
+    folders = sorted(p.parent for p in Path(__file__).parent.glob("*/command.py"))
+    sources = {p.name: (p / "command.py").read_text(encoding="utf-8") for p in folders}
     return {
         name: (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
-        for name, source in sorted(sources.items())
-        if "\n    run_main(main, " in source
+        for name, source in sources.items()
     }
 
 

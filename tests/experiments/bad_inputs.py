@@ -32,14 +32,20 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from experiments import celeba, cityscapes, experiment, multimnist, report, tensorboard, toy
-from experiments.config import run_main
-from experiments.data.celeba import ATTRIBUTES, read_attributes, read_partition
+from experiments.celeba import command as celeba
+from experiments.celeba.data import ATTRIBUTES, read_attributes, read_partition
+from experiments.cityscapes import command as cityscapes
 from experiments.data.files import read_idx
 from experiments.data.images import read_image, read_integers
 from experiments.errors import program
 from experiments.models.pretrained import read_tensors
-from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS
+from experiments.multimnist import command as multimnist
+from experiments.report import tensorboard
+from experiments.report.__main__ import main as report_main
+from experiments.toy import command as toy
+from experiments.trainer import experiment
+from experiments.trainer.config import run_main
+from experiments.trainer.run_folder import CONFIG, METRICS, RESULTS, TIMINGS
 from tests.experiments import tiny_program
 from tests.experiments.official_files import write_idx
 
@@ -261,9 +267,9 @@ def data_cases(folder: Path) -> Iterator[Case]:
 
 
 def _read_zipped(path: Path) -> object:
-    from experiments.data.celeba_builder import _open_images
+    from experiments.celeba.builder import _open_images
 
-    with mock.patch("experiments.data.celeba.IMAGES", "img"):
+    with mock.patch("experiments.celeba.data.IMAGES", "img"):
         return read_image(_open_images(path) / "image.png", "RGB")
 
 
@@ -336,7 +342,7 @@ def folder_cases(folder: Path, most: int = 120) -> Iterator[Case]:
         (run / name).write_text(text)
         outcomes = []
         commands = (
-            lambda: report.main([str(run)]),
+            lambda: report_main([str(run)]),
             lambda: tensorboard.main([str(run)]),
             lambda: tiny_program.call(args),
         )

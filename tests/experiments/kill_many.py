@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.run_folder import METRICS, RESULTS
+from experiments.trainer.run_folder import METRICS, RESULTS
 from tests.experiments.test_processes import finish, kill_when, start, unfinished_save
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.data.files import sha256
-from experiments.data.multi_mnist_builder import Source
+from experiments.multimnist.builder import Source
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

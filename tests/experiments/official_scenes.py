@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.data.celeba import ATTRIBUTES
+from experiments.celeba.data import ATTRIBUTES
 
 
 def write_celeba(folder: Path, sizes: tuple[int, int, int], seed: int = 0) -> np.ndarray:

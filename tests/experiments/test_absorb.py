@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.methods import parse_methods
-from experiments.problem import Problem
-from experiments.training import Recipe, Run, Trainer
+from experiments.trainer.methods import parse_methods
+from experiments.trainer.problem import Problem
+from experiments.trainer.training import Recipe, Run, Trainer
 from tests.experiments.tiny_problem import tiny_problem
 
 BATCH = 16

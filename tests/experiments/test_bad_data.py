@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments.data import celeba_builder, multi_mnist_builder
-from experiments.data.celeba import read_partition
-from experiments.data.celeba_builder import load_celeba
-from experiments.data.cityscapes_builder import load_cityscapes
+from experiments.celeba import builder as celeba_builder
+from experiments.celeba.builder import load_celeba
+from experiments.celeba.data import read_partition
+from experiments.cityscapes.builder import load_cityscapes
 from experiments.data.files import DataError
 from experiments.data.images import read_image
+from experiments.multimnist import builder as multi_mnist_builder
 from tests.experiments.official_scenes import write_celeba
 
 

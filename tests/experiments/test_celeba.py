@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import celeba as experiment
-from experiments.config import parse
-from experiments.data import sprites
-from experiments.data.celeba import ATTRIBUTES, EASY, Attributed, AttributeData, read_attributes
-from experiments.data.celeba_builder import load_celeba
+from experiments.celeba import command as experiment
+from experiments.celeba import sprites
+from experiments.celeba.builder import load_celeba
+from experiments.celeba.data import ATTRIBUTES, EASY, Attributed, AttributeData, read_attributes
+from experiments.celeba.problem import attribute_problem
 from experiments.data.files import DataError
-from experiments.experiment import run_experiment
-from experiments.models.attributes import attribute_problem
 from experiments.models.resnet import ResNetSize
-from experiments.report import write_report
+from experiments.report.writing import write_report
+from experiments.trainer.config import parse
+from experiments.trainer.experiment import run_experiment
 from tests.experiments.official_scenes import write_celeba
 
 

@@ -15,12 +15,12 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
-from experiments import celeba as experiment
-from experiments.config import run_main
-from experiments.data import celeba_builder
-from experiments.data.celeba import ARCHIVE, LABELS, PARTITION
-from experiments.data.celeba_builder import FILES, Remote, load_celeba
+from experiments.celeba import builder as celeba_builder
+from experiments.celeba import command as experiment
+from experiments.celeba.builder import FILES, Remote, load_celeba
+from experiments.celeba.data import ARCHIVE, LABELS, PARTITION
 from experiments.data.files import DataError, sha256
+from experiments.trainer.config import run_main
 from tests.experiments.official_scenes import write_celeba, zip_faces
 
 # What Google Drive answers for a file that is too large for its virus scan.

@@ -9,18 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cityscapes as experiment
-from experiments.config import parse
-from experiments.data import cityscapes, street_scenes
-from experiments.data.augmentation import augment, flip, rotate
-from experiments.data.cityscapes import IGNORE, Annotated, SceneData, Scenes, with_targets
-from experiments.data.cityscapes_builder import load_cityscapes
+from experiments.cityscapes import command as experiment
+from experiments.cityscapes import data as cityscapes
+from experiments.cityscapes import street_scenes
+from experiments.cityscapes.augmentation import augment, flip, rotate
+from experiments.cityscapes.builder import load_cityscapes
+from experiments.cityscapes.data import IGNORE, Annotated, SceneData, Scenes, with_targets
+from experiments.cityscapes.problem import scene_problem
+from experiments.cityscapes.street_scenes import render_scenes
 from experiments.data.files import DataError
-from experiments.data.street_scenes import render_scenes
-from experiments.experiment import run_experiment
 from experiments.models.dilated import DilatedSize, dilated_resnet
-from experiments.models.scenes import scene_problem
-from experiments.report import write_report
+from experiments.report.writing import write_report
+from experiments.trainer.config import parse
+from experiments.trainer.experiment import run_experiment
 from tests.experiments.official_scenes import write_cityscapes
 
 SIZE = (16, 32)  # a quarter of the tests' scenes, as 256×512 is of the official ones

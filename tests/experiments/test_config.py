@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import TrainingConfig, identity, run_main
-from experiments.multimnist import MultiMnistConfig, main
+from experiments.multimnist.command import MultiMnistConfig, main
+from experiments.trainer.config import TrainingConfig, identity, run_main
 
 
 def call(args: list[str], capsys: pytest.CaptureFixture[str], action=None) -> tuple[int, str, str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.data import multi_mnist, multi_mnist_builder
-from experiments.data.digits import NUM_TEST, NUM_VALIDATION, enlarge, load_digits
 from experiments.data.files import DataError, check_file, read_idx
-from experiments.data.multi_mnist_builder import PAIRINGS, load_multi_mnist
+from experiments.multimnist import builder as multi_mnist_builder
+from experiments.multimnist import data as multi_mnist
+from experiments.multimnist.builder import PAIRINGS, load_multi_mnist
+from experiments.multimnist.digits import NUM_TEST, NUM_VALIDATION, enlarge, load_digits
 from tests.experiments.official_files import write_idx, write_mnist
 
 

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import report
-from experiments.checkpoints import Checkpoints
-from experiments.config import TrainingConfig
 from experiments.errors import ExperimentError
-from experiments.experiment import run_experiment
-from experiments.run_folder import METRICS, RESULTS, RunFolder, read_lines
+from experiments.report.reading import Report
+from experiments.report.writing import summary
+from experiments.trainer.checkpoints import Checkpoints
+from experiments.trainer.config import TrainingConfig
+from experiments.trainer.experiment import run_experiment
+from experiments.trainer.run_folder import METRICS, RESULTS, RunFolder, read_lines
 from tests.experiments.tiny_problem import tiny_problem
 
 # Orbax closes its event loop at the first damaged array, and tensorstore then reports a second one
@@ -193,7 +194,7 @@ def test_failed_runs_are_reported_and_a_method_without_any_left_stops(
     assert "uniform, learning rate 1e+38, seed 0: " in said[0] and "at step" in said[0]
     (result,) = json.loads((path / RESULTS).read_text()).values()
     assert result["selected"] == {"": 0.1}
-    assert "seed 1" in report.summary(report.Report(path)).split("not finite: ")[1]
+    assert "seed 1" in summary(Report(path)).split("not finite: ")[1]
     with pytest.raises(ExperimentError, match="no run of this method is left") as info:
         run(tmp_path, methods="uniform", learning_rate=(1e38,), overwrite=True)
     assert "\n" not in str(info.value)

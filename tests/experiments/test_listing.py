@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import experiments, main
-from experiments.run_folder import CONFIG, RESULTS, TIMINGS, write_json
+from experiments.trainer.run_folder import CONFIG, RESULTS, TIMINGS, write_json
 
 
 def run(folder: Path, name: str, finished: tuple[str, ...], begun: str = "") -> None:

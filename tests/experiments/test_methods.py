@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.methods import MethodError, method_names, parse_methods, rule_names
+from experiments.trainer.methods import MethodError, method_names, parse_methods, rule_names
 from mgda_jax import RowRule, Weighting
 
 TASKS = ("left", "right")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.run_folder import METRICS, RESULTS, read_lines
+from experiments.trainer.run_folder import METRICS, RESULTS, read_lines
 from tests.experiments.tiny_run import ROOT, tiny_run
 
 

@@ -7,20 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import cosine_figure, curves_figure, figures
 from experiments.errors import ExperimentError
-from experiments.report import (
-    Report,
-    main,
-    mean_ranks,
-    relative_change,
-    scores,
-    side_by_side,
-    summary,
-    table,
-    write_report,
-)
-from experiments.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, write_json
+from experiments.report import cosines as cosine_figure
+from experiments.report import curves as curves_figure
+from experiments.report import figures
+from experiments.report.__main__ import main
+from experiments.report.reading import Report
+from experiments.report.table import mean_ranks, relative_change, scores, table
+from experiments.report.writing import side_by_side, summary, write_report
+from experiments.trainer.run_folder import CONFIG, METRICS, RESULTS, TIMINGS, write_json
 
 SINGLE = {"left": [[90, 10], [94, 12]], "right": [[11, 80], [9, 88]]}
 SHARED = [[91, 81], [93, 83]]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import report
-from experiments.checkpoints import Checkpoints
-from experiments.config import TrainingConfig
 from experiments.errors import ExperimentError
-from experiments.experiment import run_experiment
-from experiments.run_folder import METRICS, RESULTS, WRITTEN, RunFolder, folder_name
-from experiments.run_lock import release_lock, take_lock
+from experiments.report.writing import write_report
+from experiments.trainer.checkpoints import Checkpoints
+from experiments.trainer.config import TrainingConfig
+from experiments.trainer.experiment import run_experiment
+from experiments.trainer.run_folder import METRICS, RESULTS, WRITTEN, RunFolder, folder_name
+from experiments.trainer.run_lock import release_lock, take_lock
 from tests.experiments.tiny_problem import tiny_problem
 from tests.experiments.tiny_run import ROOT
 
@@ -157,7 +157,7 @@ def test_a_folder_with_another_configuration_file_is_no_run(tmp_path: Path, text
 
 
 def test_only_what_is_listed_is_written(finished: Path):
-    report.write_report(finished)
+    write_report(finished)
     assert {path.name for path in finished.iterdir()} <= set(WRITTEN)
 
 
@@ -176,7 +176,8 @@ def test_one_process_at_a_time(finished: Path):
 def test_a_killed_process_leaves_no_lock(tmp_path: Path):
     path = tmp_path / ".run.lock"
     code = (
-        "import sys, time; from pathlib import Path; from experiments.run_lock import take_lock; "
+        "import sys, time; from pathlib import Path; "
+        "from experiments.trainer.run_lock import take_lock; "
         "lock = take_lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(

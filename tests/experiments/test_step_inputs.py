@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.step_inputs import extra_inputs, plan_epoch
+from experiments.trainer.step_inputs import extra_inputs, plan_epoch
 from mgda_jax import Gramian
 from tests.experiments.test_training import make_run, make_trainer, train
 from tests.experiments.tiny_problem import TASKS, tiny_problem

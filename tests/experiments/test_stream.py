@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import celeba
-from experiments.config import TrainingConfig, run_main
-from experiments.data.celeba_builder import load_celeba, stream_celeba
-from experiments.data.cityscapes_builder import load_cityscapes, stream_cityscapes
-from experiments.data.stream import Stream
+from experiments.celeba import command as celeba
+from experiments.celeba.builder import load_celeba, stream_celeba
+from experiments.cityscapes.builder import load_cityscapes, stream_cityscapes
 from experiments.errors import ExperimentError
-from experiments.experiment import run_experiment
-from experiments.feed import StreamFeed
-from experiments.parallel import Devices
-from experiments.run_folder import METRICS, RESULTS, TIMINGS, read_lines
-from experiments.step_inputs import plan_epoch
+from experiments.trainer.config import TrainingConfig, run_main
+from experiments.trainer.experiment import run_experiment
+from experiments.trainer.feed import StreamFeed
+from experiments.trainer.parallel import Devices
+from experiments.trainer.run_folder import METRICS, RESULTS, TIMINGS, read_lines
+from experiments.trainer.step_inputs import plan_epoch
+from experiments.trainer.stream import Stream
 from tests.experiments.official_scenes import write_celeba, write_cityscapes
 from tests.experiments.test_experiment import interrupt_after
 from tests.experiments.test_training import make_run, make_trainer

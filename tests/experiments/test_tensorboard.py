@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments.config import TrainingConfig, identity, run_main
-from experiments.experiment import run_experiment
-from experiments.multimnist import MultiMnistConfig
-from experiments.multimnist import main as multimnist
-from experiments.run_folder import CONFIG as CONFIG_FILE
-from experiments.run_folder import EVENTS, METRICS, write_json
-from experiments.tensorboard import main, write_events
+from experiments.multimnist.command import MultiMnistConfig
+from experiments.multimnist.command import main as multimnist
+from experiments.report.tensorboard import main, write_events
+from experiments.trainer.config import TrainingConfig, identity, run_main
+from experiments.trainer.experiment import run_experiment
+from experiments.trainer.run_folder import CONFIG as CONFIG_FILE
+from experiments.trainer.run_folder import EVENTS, METRICS, write_json
 from tests.experiments.tiny_problem import tiny_problem
 from tests.experiments.tiny_run import CONFIG
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config import run_main
-from experiments.methods import parse_methods
-from experiments.toy import STARTS, TASKS, ToyConfig, losses, main, pareto_set, walk
+from experiments.toy.command import STARTS, TASKS, ToyConfig, losses, main, pareto_set, walk
+from experiments.trainer.config import run_main
+from experiments.trainer.methods import parse_methods
 
 
 def call(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.methods import parse_methods
-from experiments.training import Recipe, Run, Trainer
+from experiments.trainer.methods import parse_methods
+from experiments.trainer.training import Recipe, Run, Trainer
 from tests.experiments.tiny_problem import TASKS, tiny_problem
 
 EPS = float(jnp.finfo(jnp.float32).eps)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.problem import Problem
+from experiments.trainer.problem import Problem
 from mgda_jax import per_task_decode
 
 TASKS = ("left", "right")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import jax
 
-from experiments.config import TrainingConfig
-from experiments.experiment import run_experiment
-from experiments.parallel import join_processes
+from experiments.trainer.config import TrainingConfig
+from experiments.trainer.experiment import run_experiment
+from experiments.trainer.parallel import join_processes
 from tests.experiments.tiny_problem import tiny_problem
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,1 @@
+"""CelebA: forty attributes of a face, the paper's second experiment."""

@@ -1,0 +1,1 @@
+"""Cityscapes: segmentation, instances and depth, the paper's third experiment."""

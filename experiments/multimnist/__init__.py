@@ -1,0 +1,1 @@
+"""MultiMNIST: two digits in one picture, the paper's first experiment."""

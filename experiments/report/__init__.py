@@ -1,0 +1,1 @@
+"""What reads runs back: tables, figures, TensorBoard."""

@@ -1,0 +1,1 @@
+"""Rules on two losses in the plane."""

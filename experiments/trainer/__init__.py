@@ -1,0 +1,1 @@
+"""What trains: configuration, runs, steps, feeding, checkpoints, methods."""
