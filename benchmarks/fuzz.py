@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.fuzz_checks import CHECKS, ROWS, Case, Verdict
 from benchmarks.fuzz_problems import NAMES, POISONED, Batch, make_batch
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting import cross_gramian
 from mgda_jax.weighting.base import RowRule, apply_row_rule, update_weights
 from tests.weighting.rules import RULES

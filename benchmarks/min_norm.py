@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.solvers.min_norm import min_norm_point
 from tests.problems import FAMILIES, Errors, errors, make, reference
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.torchjd_rules import RULES, Rule, caller, torchjd
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from tests.problems import FAMILIES, make
 
 SMALL = 1e-5

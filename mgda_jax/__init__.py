@@ -1,13 +1,13 @@
 """Multiple gradient descent in JAX: T conflicting losses in, one update out."""
 
 from mgda_jax import pareto, weighting
+from mgda_jax._aggregate import aggregate, aggregate_states, mgda
 from mgda_jax._branch import branch
 from mgda_jax._branched import branched
+from mgda_jax._diagnostics import Diagnostics, diagnostics
+from mgda_jax._gramian import Gramian, gramian, weighted_sum
 from mgda_jax._probe import branch_probe
-from mgda_jax.aggregate import aggregate, aggregate_states, mgda
-from mgda_jax.diagnostics import Diagnostics, diagnostics
 from mgda_jax.gradients import check_shared, masked_mean, task_gradients
-from mgda_jax.gramian import Gramian, gramian, weighted_sum
 from mgda_jax.heads import check_decode, per_task_decode
 from mgda_jax.oracle import multitask_value_and_grad
 from mgda_jax.solvers.min_norm import MinNormSolution, min_norm_point

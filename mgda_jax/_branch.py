@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax import _probe
-from mgda_jax.gramian import gramian, weighted_sum
+from mgda_jax._gramian import gramian, weighted_sum
 from mgda_jax.mapped_axis import sum_over_axis, varying_axes
 from mgda_jax.weighting.base import Weighting, update_weights
 from mgda_jax.weighting.state import AggregateState

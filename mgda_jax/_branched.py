@@ -11,8 +11,8 @@ from jax.core import eval_jaxpr
 
 from mgda_jax import _probe
 from mgda_jax._branch import Solve, branch, stack
+from mgda_jax._gramian import weighted_sum
 from mgda_jax.gradients import check_pullbacks, over_tasks
-from mgda_jax.gramian import weighted_sum
 from mgda_jax.mapped_axis import varying_axes
 from mgda_jax.weighting.base import Weighting
 

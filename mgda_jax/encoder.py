@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mgda_jax._gramian import Gramian, gramian, rescale, weighted_sum
 from mgda_jax.gradients import over_tasks, vjp
-from mgda_jax.gramian import Gramian, gramian, rescale, weighted_sum
 from mgda_jax.mapped_axis import mean_over_axis, sum_over_axis
 from mgda_jax.tasks import path_name, task_names
 

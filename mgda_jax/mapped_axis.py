@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mgda_jax.gramian import Gramian, normalize
+from mgda_jax._gramian import Gramian, normalize
 from mgda_jax.products import ZERO_LEAF
 
 PyTree = Any

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mgda_jax._gramian import Gramian, rescale
 from mgda_jax._oracle_arguments import (
     check_floating,
     check_keywords,
@@ -17,7 +18,6 @@ from mgda_jax._oracle_arguments import (
 from mgda_jax.encoder import Constructor, check_batch_names, exact, per_task, representation
 from mgda_jax.encoder import lean as lean_pullback
 from mgda_jax.gradients import check_pullbacks, vjp
-from mgda_jax.gramian import Gramian, rescale
 from mgda_jax.heads import find_layout, scale_own
 from mgda_jax.mapped_axis import mean_over_axis, vary_like, varying_axes
 from mgda_jax.products import accumulation_dtype

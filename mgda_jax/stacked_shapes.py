@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gramian import check_rows
+from mgda_jax._gramian import check_rows
 from mgda_jax.tasks import path_name
 
 PyTree = Any

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mgda_jax.gramian import Gramian, as_gramian, gramian, norms, rescale, weighted_sum
+from mgda_jax._gramian import Gramian, as_gramian, gramian, norms, rescale, weighted_sum
 from tests.half_precision import needs
 
 EPS = float(np.finfo(np.float32).eps)

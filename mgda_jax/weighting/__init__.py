@@ -48,7 +48,7 @@ from mgda_jax.weighting._sign_agreement import sign_agreement
 from mgda_jax.weighting._trimmed_mean import trimmed_mean
 
 # What the author of a rule needs.
-from mgda_jax.gramian import as_gramian, norms
+from mgda_jax._gramian import as_gramian, norms
 from mgda_jax.tasks import check_hyperparameter, check_int, task_vector
 from mgda_jax.weighting.base import RowRule, Weighting
 from mgda_jax.weighting.origin import is_factory, rule

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gramian import weighted_sum
+from mgda_jax._gramian import weighted_sum
 from mgda_jax.tasks import check_hyperparameter, check_int
 from mgda_jax.weighting.arguments import check_reduction
 from mgda_jax.weighting.base import RowRule

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gramian import Gramian, as_gramian, normalize
+from mgda_jax._gramian import Gramian, as_gramian, normalize
 from mgda_jax.solvers.min_norm import min_norm_point
 from mgda_jax.tasks import check_int
 from mgda_jax.weighting.arguments import active_mask, check_choice, check_flag

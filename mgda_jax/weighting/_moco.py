@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.solvers.simplex import shifted_step, simplex_projection
 from mgda_jax.tasks import check_hyperparameter
 from mgda_jax.weighting.arguments import check_choice

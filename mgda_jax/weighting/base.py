@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from mgda_jax.gramian import Gramian, check_rows
+from mgda_jax._gramian import Gramian, check_rows
 from mgda_jax.tasks import path_name
 from mgda_jax.weighting.origin import Origin, reduce, represent
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gramian import Gramian
-from mgda_jax.gramian import gramian as form_gramian
+from mgda_jax._gramian import Gramian
+from mgda_jax._gramian import gramian as form_gramian
 from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.unit_gramian import normalized
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mgda_jax.gramian import check_rows, weighted_sum
+from mgda_jax._gramian import check_rows, weighted_sum
 from mgda_jax.products import accumulation_dtype
 from mgda_jax.weighting.arguments import active_mask
 from mgda_jax.weighting.division import one_for_zero

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gramian import Gramian, as_gramian, normalize
+from mgda_jax._gramian import Gramian, as_gramian, normalize
 from mgda_jax.weighting.division import one_for_zero
 
 PyTree = Any

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.solvers.min_norm import MinNormSolution, min_norm_point
 from tests.problems import FAMILIES, Errors, disturb, errors, make, reference
 

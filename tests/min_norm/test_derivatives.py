@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mgda_jax.gramian import Gramian
+from mgda_jax._gramian import Gramian
 from mgda_jax.solvers.min_norm import min_norm_point
 from tests.problems import make
 

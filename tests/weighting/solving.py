@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting.base import Weighting
 from tests.problems import FAMILIES, make
 

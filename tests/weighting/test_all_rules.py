@@ -14,7 +14,7 @@ import pytest
 
 from mgda_jax import RowRule, aggregate, multitask_value_and_grad, per_task_decode, weighting
 from mgda_jax import Weighting as weighting_type
-from mgda_jax.gramian import gramian, weighted_sum
+from mgda_jax._gramian import gramian, weighted_sum
 from mgda_jax.weighting import cross_gramian
 from mgda_jax.weighting.base import apply_row_rule, update_weights
 from tests.weighting.rules import RULES, blank, claiming, public_rules

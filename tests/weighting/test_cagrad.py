@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting import cagrad, dual_proj
 from tests.problems import make, reference
 from tests.weighting.solving import solve_families, unit

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting import aligned_mtl, config, imtl, imtl_g
 from tests.problems import FAMILIES, disturb, make
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mgda_jax import RowRule, weighting
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting.base import apply_row_rule, update_weights
 from tests.weighting.rules import RULES
 

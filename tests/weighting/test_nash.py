@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from mgda_jax.gramian import Gramian, gramian
+from mgda_jax._gramian import Gramian, gramian
 from mgda_jax.weighting import fair_grad, nash_mtl
 from tests.problems import FAMILIES, make
 from tests.weighting.solving import HULL_CONTAINS_ZERO, drawn, solve_families, unit

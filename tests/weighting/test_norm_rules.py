@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting import cr_mogm, gradnorm, krum, min_norm, ntkmtl, rlw
 from tests.problems import FAMILIES, make
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import quadprog
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting import pcd
 from tests.problems import make
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting import gradvac, pcgrad
 from mgda_jax.weighting.pairwise import random_orders
 from tests.problems import FAMILIES, make

@@ -9,7 +9,7 @@ import pytest
 import quadprog
 from scipy.optimize import nnls
 
-from mgda_jax.gramian import gramian
+from mgda_jax._gramian import gramian
 from mgda_jax.weighting import dual_proj, upgrad
 from tests.problems import make
 from tests.weighting.solving import solve_families, unit

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mgda_jax.gramian import Gramian, as_gramian, normalize
+from mgda_jax._gramian import Gramian, as_gramian, normalize
 from mgda_jax.solvers.min_norm import closed_form
 from mgda_jax.solvers.min_norm.frank_wolfe import frank_wolfe
 from mgda_jax.solvers.min_norm.implicit import hull_norm, on_face

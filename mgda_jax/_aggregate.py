@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from mgda_jax import partition
-from mgda_jax.gramian import Gramian, as_gramian, weighted_sum
-from mgda_jax.gramian import gramian as form_gramian
+from mgda_jax._gramian import Gramian, as_gramian, weighted_sum
+from mgda_jax._gramian import gramian as form_gramian
 from mgda_jax.stacked_shapes import Shapes, check_shapes, shapes_of
 from mgda_jax.tasks import check_names, check_num_tasks, path_name, stack_losses, task_mask
 from mgda_jax.weighting._min_norm import min_norm

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.gramian import Gramian, as_gramian, norms
+from mgda_jax._gramian import Gramian, as_gramian, norms
 
 
 class Diagnostics(NamedTuple):
