@@ -81,6 +81,31 @@ def test_the_certificate_holds_for_rows_in_any_order_and_last_bit(num_tasks, cou
         assert solution.residual.max() <= 32 * EPS, (family, solution.residual.max() / EPS)
 
 
+def test_nearly_singular_problems_carry_half_of_the_allowed_bias():
+    """Unit rows of numerical rank below 20: λ of C + λI alone must not decide the residual."""
+    rng = np.random.default_rng(1)
+    units = np.stack([unit(disturb(make("vandermonde", 40), rng))[0] for _ in range(12)])
+    units = units.astype(np.float32)
+    matrices = units @ units.swapaxes(1, 2)
+    matrices[:, range(40), range(40)] = 1
+    solution = jax.tree.map(np.asarray, compiled_batch()(matrices, matrices))
+    assert solution.residual.max() <= 16 * EPS
+    assert np.all(solution.regularization == 8 * EPS)
+
+
+def test_undetermined_minimisers_are_not_far_from_the_shortest():
+    units = np.stack([unit(make("rank_deficient", 40, seed))[0] for seed in range(12)])
+    units = units.astype(np.float32)
+    matrices = units @ units.swapaxes(1, 2)
+    matrices[:, range(40), range(40)] = 1
+    linear = matrices.mean(axis=1, keepdims=True)
+    solution = jax.tree.map(np.asarray, compiled_batch()(matrices, linear))
+    for matrix, h, x in zip(matrices.astype(np.float64), linear[:, 0], solution.x, strict=True):
+        lower = np.linalg.cholesky(matrix + 32 * EPS * np.eye(40))
+        shortest = nnls(lower.T, -np.linalg.solve(lower, h))[0]
+        assert 1 + np.linalg.norm(x[0]) <= 4 * (1 + np.linalg.norm(shortest))
+
+
 def test_hard_problems_in_many_variables_are_solved_as_before():
     """Faces that conjugate gradients do not find are left to the factorisations."""
     hard = ("near_duplicates", "rank_deficient", "rank_deficient_away", "stationary",

@@ -18,10 +18,12 @@ from mgda_jax.solvers.linear_algebra import factor, matvec
 _FIRST = 8
 _INTERIOR = 6
 _FACE = 2
-# λ in units of eps, and what it may grow to (or to T) while turns settle nothing: on a
-# nearly singular face the rounding of the factorisation then outweighs λ.
+# A certified interior point may be far longer than the shortest minimiser before this turn.
+_LATE = 2
+# λ in units of eps, and what is factorised instead of C + λI: C + max(32, T) eps I. On a
+# nearly singular face the rounding of the factorisation would outweigh λ.
 _REGULARIZATION = 8
-_LARGEST = 32
+_SHIFT = 32
 # Up to so many variables a factorisation a problem and step costs less than what it saves.
 _FACTORED = 64
 
@@ -65,9 +67,10 @@ def nonnegative_qp(
     Semismooth Newton steps on the face where x_i is thought to be positive (one
     masked Cholesky solve each) are exact once the face is right. Where they go
     astray Mehrotra's predictor–corrector interior point finds a better face, and
-    the two take turns until the residual is of rounding size. λ, relative to the
-    unit diagonal, is what rounding does to C anyway; it doubles whenever C + λI turns
-    out indefinite, and up to max(32, T) eps each time that a turn has settled nothing.
+    the two take turns until the residual is of rounding size. Factorised is
+    C + max(32, T) eps I, whose rounding does not stall them: as proximal steps towards the
+    minimiser at λ they carry none of its bias. λ, relative to the unit diagonal, is what
+    rounding does to C anyway; both grow whenever the matrix turns out indefinite.
     It makes the minimiser unique and finite when C is singular: up to O(λ) the
     shortest minimiser of the problem itself, whose Cx is unique in any case.
 
@@ -112,8 +115,7 @@ def nonnegative_qp(
         count, iterate = carry
         turn, place = jnp.divmod(count - _FIRST, _INTERIOR + _FACE)
         on_face = (turn < 0) | (place >= _INTERIOR)
-        grow = (turn > 0) & (place == 0)
-        return count + 1, step(matrix, linear, iterate, on_face, grow, tolerance)
+        return count + 1, step(matrix, linear, iterate, on_face, turn >= _LATE, tolerance)
 
     def unfinished(carry):
         count, iterate = carry
@@ -124,7 +126,7 @@ def nonnegative_qp(
     return QPSolution(end.x, residual, end.regularization, end.steps)
 
 
-def _step(matrix, linear, old, on_face, grow, tolerance):
+def _step(matrix, linear, old, on_face, late, tolerance):
     """One step of one problem; a finished problem keeps its answer.
 
     Face and interior steps share their two solves. As two branches they would both
@@ -132,9 +134,8 @@ def _step(matrix, linear, old, on_face, grow, tolerance):
     runtime of jaxlib 0.10.2 then waits for ever.
     """
     zero = jnp.zeros_like(linear)
-    largest = max(_LARGEST, len(linear)) / _REGULARIZATION * tolerance
-    grow = grow & ~old.done & (2 * old.regularization <= largest)
-    old = old._replace(regularization=jnp.where(grow, 2 * old.regularization, old.regularization))
+    proximal = max(_SHIFT, len(linear)) / _REGULARIZATION - 1
+    shift = old.regularization + proximal * tolerance
 
     def gradient(x):
         return matvec(matrix, x) + old.regularization * x + linear
@@ -146,7 +147,7 @@ def _step(matrix, linear, old, on_face, grow, tolerance):
     free = old.face | ~on_face
     diagonal = jnp.where(on_face, (~old.face).astype(linear.dtype), old.z / old.y)
     masked = jnp.where(free[:, None] & free[None, :], matrix, jnp.zeros_like(matrix))
-    solve = factor(masked + jnp.diag(diagonal + old.regularization))
+    solve = factor(masked + jnp.diag(diagonal + shift))
     slope = gradient(old.y)
 
     first = solve(jnp.where(on_face, jnp.where(old.face, -linear, zero), -slope))
@@ -160,8 +161,7 @@ def _step(matrix, linear, old, on_face, grow, tolerance):
     face = jnp.where(on_face, x > jnp.where(old.face, zero, gradient(x)), y > z)
     x = jnp.where(on_face, jnp.maximum(x, 0), y)
     residual = natural_residual(x)
-    # One step of the proximal point method, argmin of the problem + ½λ‖· − x‖² on the face:
-    # its fixed points are free of λ, and it leaves a quarter of λ's bias at most.
+    # A proximal step whose fixed points on the face are free of λ too.
     bias = jnp.where(old.face, -(matvec(matrix, x) + linear), zero)
     closer = jnp.maximum(x + jnp.where(old.face, solve(bias), zero), 0)
     error = natural_residual(closer)
@@ -170,8 +170,9 @@ def _step(matrix, linear, old, on_face, grow, tolerance):
     # The factorisation of a matrix that is indefinite by rounding is NaN.
     failed = ~jnp.isfinite(residual)
     moved = ~failed & ~on_face
-    # A certified face point is exactly zero off its face and beats any interior iterate.
-    better = (residual < old.residual) | (on_face & (residual <= tolerance))
+    # A certified face point is exactly zero off its face and beats any interior iterate. Of
+    # those the later is the shorter where the problem leaves the length open.
+    better = (residual < old.residual) | (residual <= tolerance)
     best = jnp.where(better, residual, old.residual)
     new = _Iterate(
         y=jnp.where(moved, y, old.y),
@@ -181,7 +182,7 @@ def _step(matrix, linear, old, on_face, grow, tolerance):
         residual=best,
         regularization=jnp.where(failed, 2 * old.regularization, old.regularization),
         steps=old.steps + 1,
-        done=on_face & (best <= tolerance),
+        done=on_face & ((residual <= tolerance) | (late & (best <= tolerance))),
     )
     return jax.tree.map(lambda a, b: jnp.where(old.done, a, b), old, new)
 

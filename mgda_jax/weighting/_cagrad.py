@@ -184,7 +184,8 @@ def _search(unit: UnitGramian, cosines, radius, has_zero_row) -> _Search:
             level=level,
             low=low,
             high=high,
-            y=jnp.where(unattainable, y_zero, y),
+            # On nearly singular rows the bracket may close on the far side of the ball.
+            y=jnp.where(unattainable, y_zero, jnp.where(inside, y, y * (radius / distance))),
             y_zero=y_zero,
             residual=jnp.maximum(solution.residual[0], off),
             regularization=regularization,
