@@ -135,8 +135,7 @@ def by_task(names: tuple[str, ...] | None, copies: Sequence[PyTree]) -> Any:
 def _keeps_state(weighting: Weighting, num_tasks: int) -> bool:
     """Whether a step reads what an earlier one changed, by the rule's program."""
     state, matrix = weighting.init(num_tasks), jnp.eye(num_tasks)
-    step = lambda state: weighting.update(state, gramian=matrix)  # noqa: E731
-    jaxpr = jax.make_jaxpr(step)(state).jaxpr
+    jaxpr = jax.make_jaxpr(lambda state: weighting.update(state, gramian=matrix))(state).jaxpr
     weights, *after = jaxpr.outvars
     read = {id(var) for equation in jaxpr.eqns for var in equation.invars} | {id(weights)}
     return any(

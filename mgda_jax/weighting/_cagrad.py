@@ -32,7 +32,7 @@ class CAGradState(NamedTuple):
     Attributes:
       residual: () largest violation of the optimality conditions on unit rows
         with ‖g_0‖ = 1, relative to 1 + ‖y‖, see `cagrad`.
-      regularization: () λ of M + λ·diag(M), a few eps.
+      regularization: () λ of M + λ·diag(M): 8 eps, more where M is indefinite.
       steps: () int32 factorisations, of all levels together.
     """
 

@@ -16,7 +16,7 @@ class ConeProjectionState(NamedTuple):
       residual: () largest optimality residual of a projection on unit rows, see
         `mgda_jax.solvers.box_qp.nonnegative_qp`: how far ⟨ĝ_i, d⟩ is below zero, or above
         it where g_i was added, in units of the projected vector.
-      regularization: () λ of M + λ·diag(M), a few eps.
+      regularization: () λ of M + λ·diag(M): 8 eps, more where M is indefinite.
       steps: () int32 factorisations of the slowest projection.
     """
 
