@@ -6,7 +6,9 @@ from mgda_jax._branch import branch
 from mgda_jax._branched import branched
 from mgda_jax._diagnostics import Diagnostics, diagnostics
 from mgda_jax._gramian import Gramian, gramian, weighted_sum
+from mgda_jax._log import log_dict
 from mgda_jax._probe import branch_probe
+from mgda_jax._recorded import Recorded, recorded
 from mgda_jax.gradients import check_shared, masked_mean, task_gradients
 from mgda_jax.heads import check_decode, per_task_decode
 from mgda_jax.oracle import multitask_value_and_grad
@@ -21,6 +23,7 @@ __all__ = [
     "Diagnostics",
     "Gramian",
     "MinNormSolution",
+    "Recorded",
     "RowRule",
     "Weighting",
     "aggregate",
@@ -32,12 +35,14 @@ __all__ = [
     "check_shared",
     "diagnostics",
     "gramian",
+    "log_dict",
     "masked_mean",
     "mgda",
     "min_norm_point",
     "multitask_value_and_grad",
     "pareto",
     "per_task_decode",
+    "recorded",
     "task_gradients",
     "weighted_sum",
     "weighting",

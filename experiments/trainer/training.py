@@ -16,7 +16,7 @@ from jax import lax
 import mgda_jax
 from experiments.trainer.methods import Method
 from experiments.trainer.problem import Problem, num_examples
-from experiments.trainer.recording import recorded, rule_log
+from experiments.trainer.recording import rule_log
 from experiments.trainer.step_inputs import StepPlan, extra_inputs, plan_chunk, plan_epoch
 from experiments.trainer.stream import Stream
 
@@ -224,10 +224,13 @@ class Trainer:
         return kept, {"loss": losses, **rule_log(oracle)}
 
     def _oracle(self, run: Run) -> Any:
+        rule = self.method.rule(run.coefficients)
+        if not isinstance(rule, mgda_jax.RowRule):  # whose record would cost a Gramian
+            rule = mgda_jax.recorded(rule)
         return mgda_jax.multitask_value_and_grad(
             self.problem.encode,
             self.problem.decode,
-            recorded(self.method.rule(run.coefficients)),
+            rule,
             len(self.problem.tasks),
             mode=self.method.mode,
             has_aux=self.problem.absorb is not None,
