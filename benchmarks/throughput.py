@@ -21,6 +21,7 @@ import optax
 
 from experiments.models.lenet import LeNetSize
 from experiments.multimnist.data import MEAN, STD, TASKS, Dataset, Split
+from experiments.multimnist.networks import lenet_network
 from experiments.multimnist.problem import digit_pairs
 from experiments.trainer.methods import parse_methods
 from experiments.trainer.problem import Problem
@@ -41,7 +42,7 @@ def random_digits(steps: int) -> Problem:
     images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
     labels = rng.integers(0, 10, (count, 2), dtype=np.int32)
     split = Split(images, labels)
-    return digit_pairs(Dataset(split, split, split, MEAN, STD), LeNetSize())
+    return digit_pairs(Dataset(split, split, split, MEAN, STD), lenet_network(LeNetSize()))
 
 
 def compiled_epoch(problem: Problem, method: str, steps: int, seeds: int) -> Callable[[], Any]:

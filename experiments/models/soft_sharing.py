@@ -5,42 +5,44 @@ stand on. What the tasks have in common is the penalty: task t minimises
 
     L_t(θ_t) + (λ / 2) Σ_s ‖θ_t − θ_s‖²
 
-over all encoders θ_1 … θ_T, and these objectives do conflict: exact MGDA through
-`mgda_jax.task_gradients` weighs them, all encoders together being its shared parameters.
+over all encoders θ_1 … θ_T, and these objectives do conflict: exact MGDA weighs them, all
+encoders together being its shared parameters.
 
 References:
   Duong, Cohn, Bird and Cook, Low Resource Dependency Parsing: Cross-lingual Parameter Sharing
   in a Neural Network Parser, ACL 2015.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from experiments.models.dense import Dense
+from experiments.models.dense import Dense, SharedModel
 from experiments.models.lenet import split
 
 PyTree = Any
 
 
-class SoftShared(NamedTuple):
-    """The model as pure functions.
+class Apart(NamedTuple):
+    """What the heads read: an encoder's output per task, and how far the encoders are apart.
+
+    As a part of z the distances have a gradient there, which a term of the loss that reads
+    shared parameters past z would not.
 
     Attributes:
-      init: `init(key) -> (encoders, heads)`: encoders' leaves stacked over tasks, sorted by
-        name; heads a dict by task.
-      predict: `predict(encoders, heads, x) -> {task: (N, outputs)}`.
+      features: (T, N, features).
+      distances: (T,), see `distances`.
     """
 
-    init: Callable[[jax.Array], tuple[PyTree, dict[str, PyTree]]]
-    predict: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]]
+    features: jax.Array
+    distances: jax.Array
 
 
 def soft_sharing(
     inputs: int, outputs: Mapping[str, int], *, sizes: Sequence[int] = (64, 32)
-) -> SoftShared:
+) -> SharedModel:
     """A dense encoder and a dense layer per task.
 
     Args:
@@ -49,17 +51,19 @@ def soft_sharing(
       sizes: layers of an encoder.
 
     Returns:
-      SoftShared.
+      SharedModel with z `Apart`, tasks sorted, the encoders' leaves stacked over tasks; a loss
+      adds λ z.distances[t]. For exact MGDA.
 
     Examples:
       >>> model = soft_sharing(5, {"a": 1, "b": 3})
-      >>> encoders, heads = model.init(jax.random.key(0))
-      >>> model.predict(encoders, heads, jnp.ones((2, 5)))["b"].shape
+      >>> encoders, own = model.init(jax.random.key(0))
+      >>> z = model.encode(encoders, jnp.ones((2, 5)))
+      >>> model.heads["b"](own["b"], z, None).shape
       (2, 3)
     """
     tasks = sorted(outputs)
     encoder = split(lambda rngs: Dense((inputs, *sizes), last_relu=True, rngs=rngs))
-    heads = {
+    layers = {
         task: split(lambda rngs, size=outputs[task]: Dense((sizes[-1], size), rngs=rngs))
         for task in tasks
     }
@@ -67,14 +71,18 @@ def soft_sharing(
     def init(key: jax.Array) -> tuple[PyTree, dict[str, PyTree]]:
         encoder_key, *keys = jax.random.split(key, 1 + len(tasks))
         encoders = jax.vmap(encoder.init)(jax.random.split(encoder_key, len(tasks)))
-        own = {task: heads[task].init(k) for task, k in zip(tasks, keys, strict=True)}
+        own = {task: layers[task].init(k) for task, k in zip(tasks, keys, strict=True)}
         return encoders, own
 
-    def predict(encoders: PyTree, own: PyTree, x: jax.Array) -> dict[str, jax.Array]:
-        zs = jax.vmap(lambda params: encoder.apply(params, x))(encoders)
-        return {task: heads[task].apply(own[task], z) for task, z in zip(tasks, zs, strict=True)}
+    def encode(encoders: PyTree, x: jax.Array) -> Apart:
+        features = jax.vmap(lambda params: encoder.apply(params, x))(encoders)
+        return Apart(features, distances(encoders))
 
-    return SoftShared(init, predict)
+    def reading(t: int, apply: Any) -> Any:
+        return lambda own, z, x: apply(own, z.features[t])
+
+    heads = {task: reading(t, layers[task].apply) for t, task in enumerate(tasks)}
+    return SharedModel(init, encode, heads)
 
 
 def distances(encoders: PyTree) -> jax.Array:

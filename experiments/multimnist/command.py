@@ -12,6 +12,7 @@ from experiments.errors import ExperimentError
 from experiments.models.lenet import SMALL, LeNetSize
 from experiments.multimnist.data import Dataset
 from experiments.multimnist.digits import load_digits
+from experiments.multimnist.networks import NETWORKS
 from experiments.multimnist.problem import digit_pairs
 from experiments.trainer.config import (
     TrainingConfig,
@@ -44,6 +45,10 @@ class MultiMnistConfig(TrainingConfig):
       dataset: digits: the 1797 images that ship with scikit-learn, no download, a small LeNet.
         mnist: the paper's MultiMNIST and LeNet. fashion: the same of Fashion-MNIST.
         mnist_fashion: a digit on the left, a piece of clothing on the right.
+      architecture: How the tasks share a network. lenet: the paper's encoder with two heads. mmoe,
+        snr, multi_camera: experts, routed sub-networks, one backbone on three strips of the
+        image. cross_stitch, soft_sharing: a network per task, mixed or tied, so no method
+        has the suffix _ub. All but lenet and multi_camera are dense.
       data_dir: Folder with the four official .gz files of --dataset, or with a folder mnist and
         a folder fashion of them.
       epochs: Passes over the training part.
@@ -55,6 +60,9 @@ class MultiMnistConfig(TrainingConfig):
     """
 
     dataset: Literal["digits", "mnist", "fashion", "mnist_fashion"] = "digits"
+    architecture: Literal[
+        "lenet", "cross_stitch", "mmoe", "multi_camera", "snr", "soft_sharing"
+    ] = "lenet"
     data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
     epochs: Annotated[int | None, hint("digits 15, else 100", metavar="INT")] = None
     batch_size: Annotated[int | None, hint("digits 64, else 256", metavar="INT")] = None
@@ -69,13 +77,14 @@ class MultiMnistConfig(TrainingConfig):
     def resolved(self) -> Self:
         """With the data set's own defaults in place."""
         digits = self.dataset == "digits"
+        other = "" if self.architecture == "lenet" else f"-{self.architecture}"
         return dataclasses.replace(
             self,
             epochs=chosen(self.epochs, 15 if digits else 100),
             batch_size=chosen(self.batch_size, 64 if digits else 256),
             learning_rate=chosen(self.learning_rate, (0.05,) if digits else (0.02, 0.05, 0.1)),
             runs_at_once=self.runs_at_once if digits else one_at_a_time(self.runs_at_once),
-            name=self.name or f"multimnist-{self.dataset}",
+            name=self.name or f"multimnist-{self.dataset}{other}",
         )
 
 
@@ -97,6 +106,8 @@ def main(config: MultiMnistConfig) -> None:
     """Train what the configuration names and print its table."""
     use_compilation_cache(config)
     dataset = leader_first(load, config)
-    problem = digit_pairs(dataset, SMALL if config.dataset == "digits" else LeNetSize())
-    facts = {"paper": PAPER if config.dataset == "mnist" else {}}
+    size = SMALL if config.dataset == "digits" else LeNetSize()
+    problem = digit_pairs(dataset, NETWORKS[config.architecture](size))
+    paper = config.dataset == "mnist" and config.architecture == "lenet"
+    facts = {"paper": PAPER if paper else {}}
     run_and_report(problem, config, "multimnist", facts)

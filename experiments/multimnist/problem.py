@@ -1,4 +1,4 @@
-"""Two digits in one image as a `Problem`: LeNet, cross entropy, accuracy."""
+"""Two digits in one image as a `Problem`: cross entropy, accuracy."""
 
 from typing import Any
 
@@ -6,30 +6,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.models.lenet import LeNetSize, lenet
 from experiments.multimnist.data import TASKS, Dataset
+from experiments.multimnist.networks import Network
 from experiments.trainer.problem import Problem
 from mgda_jax import per_task_decode
 
 PyTree = Any
 
 
-def digit_pairs(dataset: Dataset, size: LeNetSize) -> Problem:
+def digit_pairs(dataset: Dataset, network: Network) -> Problem:
     """The problem of naming the left and the right digit of each image.
 
     Args:
       dataset: images uint8 and labels (N, 2).
-      size: layer sizes of the LeNet.
+      network: what is trained.
 
     Returns:
       Problem with tasks "left" and "right", scored by accuracy in per cent.
     """
-    encoder, head = lenet(size)
-
-    def init(key: jax.Array) -> tuple[PyTree, PyTree]:
-        encoder_key, *head_keys = jax.random.split(key, 1 + len(TASKS))
-        own = {task: head.init(k) for task, k in zip(TASKS, head_keys, strict=True)}
-        return encoder.init(encoder_key), own
 
     def prepare(examples: Any, key: jax.Array | None) -> dict[str, Any]:
         pixels = examples.images[..., None].astype(jnp.float32) / 255
@@ -41,23 +35,20 @@ def digit_pairs(dataset: Dataset, size: LeNetSize) -> Problem:
             "head_keys": dict(zip(TASKS, keys[1:], strict=True)),
         }
 
-    def encode(shared: PyTree, batch: dict[str, Any]) -> jax.Array:
-        return encoder.apply(shared, batch["images"], batch["encoder_key"])
-
-    def logits(own: PyTree, z: jax.Array, batch: dict[str, Any], task: str) -> jax.Array:
-        return head.apply(own, z, batch["head_keys"][task])
-
     def loss(task: str):
         def head_loss(own: PyTree, z: jax.Array, batch: dict[str, Any]) -> jax.Array:
             labels = batch["labels"][:, TASKS.index(task)]
-            out = logits(own, z, batch, task)
-            return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
+            out = network.logits(own, z, batch, task)
+            entropy = optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
+            if network.penalty is None:
+                return entropy
+            return entropy + network.penalty(own, z, task)
 
         return head_loss
 
     def tally(shared: PyTree, own: PyTree, batch: dict[str, Any], valid: jax.Array) -> PyTree:
-        z = encode(shared, batch)
-        outs = jnp.stack([logits(own[task], z, batch, task) for task in TASKS])
+        z = network.encode(shared, batch)
+        outs = jnp.stack([network.logits(own[task], z, batch, task) for task in TASKS])
         labels = batch["labels"].T
         losses = optax.softmax_cross_entropy_with_integer_labels(outs, labels)
         correct = jnp.argmax(outs, -1) == labels
@@ -76,12 +67,13 @@ def digit_pairs(dataset: Dataset, size: LeNetSize) -> Problem:
     return Problem(
         tasks=TASKS,
         data={"train": dataset.train, "validation": dataset.validation, "test": dataset.test},
-        init=init,
+        init=network.init,
         prepare=prepare,
-        encode=encode,
+        encode=network.encode,
         decode=per_task_decode({task: loss(task) for task in TASKS}),
         tally=tally,
         metrics=metrics,
         score="accuracy",
         score_label="accuracy %",
+        common=network.common,
     )

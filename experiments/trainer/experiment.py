@@ -65,6 +65,12 @@ def run_experiment(
     _check_sizes(problem, config)
     steps_per_epoch = num_examples(problem.data["train"]) // config.batch_size
     methods = parse_methods(config.methods, problem.tasks, config.grid, steps_per_epoch)
+    for method in methods:
+        if method.mode == "representation" and not problem.common:
+            raise ExperimentError(
+                f"--methods: {method.spec} needs one representation that all tasks read, and this "
+                "model has one per task: their gradients never meet; expected a method without _ub"
+            )
     devices = Devices(config.batch_size)
     path = config.runs_dir / config.name
     if config.tuned_by is not None and os.path.realpath(config.tuned_by) == os.path.realpath(path):

@@ -34,6 +34,7 @@ class Problem:
         leaves of shared and own that no loss reads in training, so that their gradient is
         zero. encode and decode then return (value, aux), and aux is theirs as a pair.
       eval_batch: examples a step of evaluation.
+      common: whether all tasks read the same z; else no method has the suffix _ub.
     """
 
     tasks: tuple[str, ...]
@@ -48,6 +49,7 @@ class Problem:
     score_label: str
     absorb: Callable[[tuple[PyTree, PyTree], PyTree], tuple[PyTree, PyTree]] | None = None
     eval_batch: int = 500
+    common: bool = True
 
     def training_on(self, train: PyTree) -> "Problem":
         """The same problem with another training part."""

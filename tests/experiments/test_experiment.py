@@ -237,3 +237,9 @@ def test_tuned_rates_are_taken_from_a_finished_run(whole: Path, tmp_path: Path):
         assert len(result["runs"]) == 3
     with pytest.raises(ExperimentError, match="--tuned-by: .* has no finished mgda$"):
         run(tmp_path, tuned_by=whole, methods="mgda", name="other")
+
+
+def test_a_model_without_a_common_representation_refuses_mgda_ub(tmp_path):
+    apart = dataclasses.replace(tiny_problem(), common=False)
+    with pytest.raises(ExperimentError, match="--methods: mgda_ub needs one representation"):
+        run_experiment(apart, config(tmp_path), "tiny", {})
