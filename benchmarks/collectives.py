@@ -1,0 +1,196 @@
+"""Bytes that a step moves between eight devices, counted from the compiled program.
+
+    python -m benchmarks.collectives [--tasks {2,3,4}] [--check]
+
+A dense encoder and T linear heads on eight simulated devices, in four layouts: the batch divided
+("data"), the same under shard_map with the axis named, parameters and batch divided over one axis
+("fully sharded"), and parameters divided over an axis of their own ("tensor"). A row is a way of
+getting the gradients; beside what was counted stands what the model of docs/cost.md says, and how
+often an array of T gradients was gathered. --check ends with exit code 1 where they differ.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+from jax.sharding import AxisType, NamedSharding  # noqa: E402
+from jax.sharding import PartitionSpec as P  # noqa: E402
+
+import mgda_jax  # noqa: E402
+from mgda_jax.weighting import min_norm  # noqa: E402
+
+PyTree = Any
+DEVICES = 8
+BATCH, INPUTS, HIDDEN, FEATURES = 64, 96, 128, 64
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_LINE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\(")
+_SHAPE = re.compile(r"\w+?(\d+)\[([\d,]*)\]")
+
+
+def collectives(text: str) -> dict[str, list[int]]:
+    """Sizes in bytes of every collective's results, by kind, of a program's HLO."""
+    found: dict[str, list[int]] = {}
+    for shapes, kind in _LINE.findall(text):
+        for bits, dims in _SHAPE.findall(shapes):
+            count = 1
+            for n in filter(None, dims.split(",")):
+                count *= int(n)
+            found.setdefault(kind, []).append(count * int(bits) // 8)
+    return found
+
+
+class Parameters(NamedTuple):
+    """Everything that is trained: two dense layers, and T rows of a linear head."""
+
+    first: jax.Array
+    second: jax.Array
+    heads: jax.Array
+
+
+SHARED = Parameters(True, True, False)
+
+
+def encode(shared: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """(N, inputs) → (N, features)."""
+    return jnp.tanh(jnp.tanh(x @ shared[0]) @ shared[1])
+
+
+def head_losses(heads: jax.Array, zs: jax.Array, y: jax.Array) -> jax.Array:
+    """The T losses of zs (T, N, features) and targets (T, N)."""
+    return jnp.mean((jnp.einsum("tnf,tf->tn", zs, heads) - y) ** 2, axis=1)
+
+
+def entrances(tasks: int, axis: str | None) -> dict[str, Callable]:
+    """Each way to the gradients, as `f(parameters, x, y) -> gradients`."""
+
+    def on_the_sum(copies_of: Callable, parameters: Parameters, x: jax.Array, y: jax.Array):
+        def total(p: Parameters) -> jax.Array:
+            return jnp.sum(head_losses(p.heads, copies_of(p[:2], x), y))
+
+        grads = jax.grad(total)(parameters)
+        return grads if axis is None else jax.lax.pmean(grads, axis)
+
+    def plain(shared, x):
+        z = encode(shared, x)
+        return jnp.broadcast_to(z, (tasks, *z.shape))
+
+    def branch(shared, x):
+        return mgda_jax.branch(encode(shared, x), tasks, axis_name=axis, stacked=True)
+
+    def by_oracle(mode: Any, parameters: Parameters, x: jax.Array, y: jax.Array):
+        oracle = mgda_jax.multitask_value_and_grad(
+            encode,
+            lambda own, zs, batch: head_losses(own, zs, y),
+            min_norm(),
+            tasks,
+            mode=mode,
+            axis_name=axis,
+        )
+        _, (shared, heads), _ = oracle(parameters[:2], parameters.heads, x, oracle.init())
+        return Parameters(*shared, heads)
+
+    def by_aggregate(parameters: Parameters, x: jax.Array, y: jax.Array):
+        def losses(p: Parameters) -> jax.Array:
+            return head_losses(p.heads, plain(p[:2], x), y)
+
+        tx = mgda_jax.aggregate(min_norm(), tasks, SHARED)
+        gradients = mgda_jax.task_gradients(losses, SHARED, axis_name=axis)(parameters)[1]
+        return tx.update(gradients, tx.init(parameters), parameters)[0]
+
+    def bound(function: Callable, first: Any) -> Callable:
+        return lambda *arguments: function(first, *arguments)
+
+    return {
+        "summed loss": bound(on_the_sum, plain),
+        "branch": bound(on_the_sum, branch),
+        "oracle, representation": bound(by_oracle, "representation"),
+        "oracle, exact": bound(by_oracle, "parameters"),
+        "task_gradients, aggregate": by_aggregate,
+    }
+
+
+def programs(tasks: int) -> dict[tuple[str, str], str]:
+    """The HLO of every way in every layout."""
+    mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
+
+    def put(array: jax.Array, *spec: Any) -> jax.Array:
+        return jax.device_put(array, NamedSharding(mesh, P(*spec)))
+
+    first, second = jnp.ones((INPUTS, HIDDEN)), jnp.ones((HIDDEN, FEATURES))
+    heads = jnp.ones((tasks, FEATURES))
+    x, y = jnp.ones((BATCH, INPUTS)), jnp.ones((tasks, BATCH))
+    replicated = Parameters(put(first), put(second), put(heads))
+    divided = Parameters(put(first, "d"), put(second, "d"), put(heads, None, "d"))
+    columns_then_rows = Parameters(put(first, None, "d"), put(second, "d"), put(heads))
+    batch = put(x, "d"), put(y, None, "d")
+    layouts = {
+        "data": (replicated, *batch),
+        "fully sharded": (divided, *batch),
+        "tensor": (columns_then_rows, put(x), put(y)),
+    }
+    out = {}
+    for layout, arguments in layouts.items():
+        where = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
+        for way, function in entrances(tasks, None).items():
+            lowered = jax.jit(function, out_shardings=where).lower(*arguments)
+            out[layout, way] = lowered.compile().as_text() or ""
+    specs = (P(), P("d"), P(None, "d"))
+    for way, function in entrances(tasks, "d").items():
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+        lowered = jax.jit(mapped).lower(replicated, *batch)
+        out["shard_map", way] = lowered.compile().as_text() or ""
+    return out
+
+
+def predicted(layout: str, way: str, tasks: int) -> int | None:
+    """Bytes moved beyond the step on the sum, by docs/cost.md; None where it makes no claim."""
+    shared = 4 * (INPUTS * HIDDEN + HIDDEN * FEATURES)
+    gramian = 4 * tasks**2 + 4  # and its scale
+    if way == "summed loss":
+        return 0
+    exact = way in ("oracle, exact", "task_gradients, aggregate")
+    if layout == "tensor":  # z is whole on every device, a gradient is not
+        return 2 * gramian if exact else 0
+    if not exact:
+        return gramian
+    # Divided parameters: which of its products the partitioner divides how is its own choice.
+    return None if layout == "fully sharded" else (tasks - 1) * shared
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    # Beyond four tasks a CPU pulls them back in a loop, whose body would be counted once.
+    parser.add_argument("--tasks", type=int, default=3, choices=(2, 3, 4), help="T (default 3)")
+    parser.add_argument("--check", action="store_true", help="exit code 1 where the model is wrong")
+    arguments = parser.parse_args()
+    tasks = arguments.tasks
+    found = {at: collectives(text) for at, text in programs(tasks).items()}
+    print(f"jax {jax.__version__}, {DEVICES} simulated devices, T = {tasks}\n")
+    print("| layout | gradients by | bytes moved | beyond the sum | the model | largest gather |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    wrong = False
+    for (layout, way), by_kind in found.items():
+        moved = sum(map(sum, by_kind.values()))
+        beyond = moved - sum(map(sum, found[layout, "summed loss"].values()))
+        model = predicted(layout, way, tasks)
+        gathered = max(by_kind.get("all-gather", [0]))
+        wrong |= model is not None and model != beyond
+        # T gradients of the smaller layer: no gather may hold as much.
+        wrong |= gathered >= tasks * 4 * HIDDEN * FEATURES
+        said = "–" if model is None else model
+        print(f"| {layout} | {way} | {moved} | {beyond} | {said} | {gathered} |")
+    if arguments.check and wrong:
+        sys.exit("a count differs from the model, or a gather holds T gradients")
+
+
+if __name__ == "__main__":
+    main()
