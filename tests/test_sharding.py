@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.collectives import collectives
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = '''
 import json, re
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import mgda_jax
+from benchmarks.collectives import collectives
 from mgda_jax.weighting import min_norm
 
 assert len(jax.devices()) == 8
@@ -63,7 +66,10 @@ for mode in ("representation", "parameters"):
         encode, mgda_jax.per_task_decode(heads), min_norm(), 2, mode=mode)
     step = jax.jit(lambda s, o, x: oracle(s, o, x, oracle.init())[1:])
     alone = step(shared, own, x)
-    spread = step(shared, own, jax.device_put(x, NamedSharding(mesh, P("data"))))
+    divided = shared, own, jax.device_put(x, NamedSharding(mesh, P("data")))
+    compiled = step.lower(*divided).compile()
+    out[f"moved {mode}"] = sum(map(sum, collectives(compiled.as_text()).values()))
+    spread = compiled(*divided)
     pairs = zip(jax.tree.leaves(alone), jax.tree.leaves(spread), strict=True)
     out[f"data {mode}"] = max(float(np.max(np.abs(np.subtract(p, q)))) for p, q in pairs)
 print(json.dumps(out))
@@ -275,6 +281,27 @@ def test_parameter_axis_sharded(report, case):
 @pytest.mark.parametrize("mode", ["representation", "parameters"])
 def test_batch_sharded(report, mode):
     assert report[f"data {mode}"] <= 64 * np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize(
+    ("mode", "numbers"),
+    [
+        # The encoder's 12 and the heads' 6 once, and the Gramian with its scale.
+        ("representation", 12 + 6 + 2 * 2 + 1),
+        ("parameters", 2 * 12 + 6),
+    ],
+)
+def test_a_step_moves_what_the_cost_model_says(report, mode, numbers):
+    assert report[f"moved {mode}"] == 4 * numbers
+
+
+def test_collectives_are_counted_by_kind():
+    text = """
+    %a = f32[3,3]{1,0} all-reduce(f32[3,3]{1,0} %p), replica_groups={}
+    %b = (bf16[4]{0}, f64[2,5]{1,0}) all-gather(bf16[2]{0} %q, f64[1,5]{1,0} %r)
+    %c = f32[] add(f32[] %all-reduce, f32[] %s)
+    """
+    assert collectives(text) == {"all-reduce": [36], "all-gather": [8, 80]}
 
 
 def test_two_processes_give_what_one_gives():
