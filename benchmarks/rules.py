@@ -43,10 +43,8 @@ def line(name: str, rule: Rule, num_tasks: int, aggregation: Any) -> str:
     rows = make("gaussian", num_tasks)
     given = (rows @ rows.T if rule.reads == "gramian" else rows).astype(np.float32)
     matrix = jnp.asarray(rows @ rows.T, jnp.float32)
-    weighting = rule.ours()
-    state, step = weighting.init(num_tasks), jax.jit(weighting.update)
-    ours = step(state, gramian=matrix)[0]
-    mine = fastest(lambda: jax.block_until_ready(step(state, gramian=matrix)))
+    solve = solver(rule, matrix)
+    ours, mine = solve(), fastest(solve)
     cells = [f"{mine:>10.3f}", f"{'':>12}{'':>8}", judge(rule, rows, np.asarray(ours), 15), ""]
     their_call = caller(rule, aggregation, num_tasks)
     if their_call is not None:
@@ -54,6 +52,13 @@ def line(name: str, rule: Rule, num_tasks: int, aggregation: Any) -> str:
         cells[1] = f"{other:>12.3f}{other / mine:>7.0f}×"
         cells[3] = judge(rule, rows, their_call(given), 18)
     return f"{name:<13}{num_tasks:>4}" + "".join(cells)
+
+
+def solver(rule: Rule, matrix: jax.Array) -> Callable[[], jax.Array]:
+    """A compiled call that waits for our weights of a Gramian."""
+    weighting = rule.ours()
+    state, step = weighting.init(len(matrix)), jax.jit(weighting.update)
+    return lambda: jax.block_until_ready(step(state, gramian=matrix)[0])
 
 
 def judge(rule: Rule, rows: np.ndarray, weights: np.ndarray, width: int) -> str:

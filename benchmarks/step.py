@@ -62,7 +62,7 @@ def lenet_model() -> Model:
     return Model("LeNet, 2 tasks", 2, encoder.init(keys[5]), own, batch, encode, decode)
 
 
-def dense_model(num_tasks: int, *sizes: int) -> Model:
+def dense_model(num_tasks: int, *sizes: int, batch_size: int = BATCH) -> Model:
     """Dense layers and binary heads, stacked."""
     keys = iter(jax.random.split(jax.random.key(1), 16))
     shared = [
@@ -74,8 +74,8 @@ def dense_model(num_tasks: int, *sizes: int) -> Model:
         "b": jnp.zeros(num_tasks),
     }
     batch = {
-        "x": jax.random.normal(next(keys), (BATCH, sizes[0])),
-        "y": jax.random.bernoulli(next(keys), 0.5, (num_tasks, BATCH)).astype(jnp.float32),
+        "x": jax.random.normal(next(keys), (batch_size, sizes[0])),
+        "y": jax.random.bernoulli(next(keys), 0.5, (num_tasks, batch_size)).astype(jnp.float32),
     }
 
     def encode(shared, batch):
@@ -147,8 +147,17 @@ def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
     return out
 
 
-def measure(model: Model, rounds: int, only: list[str]) -> list[str]:
-    """The model's rows of the table: the summed loss and the steps asked for."""
+class Cost(NamedTuple):
+    """Of one step: its time relative to the summed loss, its time, XLA's count of temporaries."""
+
+    step: str
+    ratio: float
+    milliseconds: float
+    temporaries_mib: float
+
+
+def measure(model: Model, rounds: int, only: list[str]) -> list[Cost]:
+    """The costs of the summed loss and of the steps asked for, all for none."""
     compiled, arguments, times = {}, {}, {}
     for name, (step, args) in programs(model).items():
         if only and compiled and name not in only:
@@ -162,13 +171,15 @@ def measure(model: Model, rounds: int, only: list[str]) -> list[str]:
             jax.block_until_ready(program(*arguments[name]))
             times[name].append(time.perf_counter() - start)
     base = times[next(iter(times))]
-    rows = []
-    for name, values in times.items():
-        ratio = statistics.median(t / b for t, b in zip(values, base, strict=True))
-        memory = compiled[name].memory_analysis().temp_size_in_bytes / 2**20
-        milliseconds = 1e3 * statistics.median(values)
-        rows.append(f"| {model.name} | {name} | {ratio:.2f} | {milliseconds:.2f} | {memory:.1f} |")
-    return rows
+    return [
+        Cost(
+            name,
+            statistics.median(t / b for t, b in zip(values, base, strict=True)),
+            1e3 * statistics.median(values),
+            compiled[name].memory_analysis().temp_size_in_bytes / 2**20,
+        )
+        for name, values in times.items()
+    ]
 
 
 def main() -> None:
@@ -186,7 +197,9 @@ def main() -> None:
         dense_model(159, 1836, 128, 64),
     )
     for model in models:
-        print("\n".join(measure(model, arguments.rounds, arguments.only)), flush=True)
+        for step, ratio, milliseconds, mib in measure(model, arguments.rounds, arguments.only):
+            row = f"| {model.name} | {step} | {ratio:.2f} | {milliseconds:.2f} | {mib:.1f} |"
+            print(row, flush=True)
 
 
 if __name__ == "__main__":
