@@ -26,7 +26,7 @@ run: $(STAMP)  ## train the main job: MultiMNIST on real digits; ARGS='--help' s
 
 .PHONY: test
 test: lint types  ## lint, types, tests with coverage, doctests, README snippets
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=10
 
 .PHONY: portable
 portable: $(STAMP)  ## the numerical bounds under other instruction sets, BLAS kernels and roundings

@@ -19,7 +19,8 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # at the first computation.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    single = "--xla_cpu_multi_thread_eigen=false"
+    os.environ["XLA_FLAGS"] = f"{single} {os.environ.get('XLA_FLAGS', '')}"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,11 +1,12 @@
 """Every rule of `mgda_jax.weighting`, how the shared tests make it, and what it promises.
 
 `COLUMNS` are the claims of docs/rules.md. A rule makes a claim unless `blank` gives a
-reason why it cannot apply; tests/weighting/test_all_rules.py tests every claim, so a
-filled cell of the table cannot be without a test.
+reason why it cannot apply; tests/weighting tests every claim, so a filled cell of the
+table cannot be without a test.
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -169,6 +170,7 @@ RULES: dict[str, Entry] = {
 }
 
 
+@functools.cache
 def public_rules() -> dict[str, Callable[..., Any]]:
     """The factories among the public names, by their return annotation."""
     found = {}

@@ -12,8 +12,8 @@ _HEAD = """\
 # Rules
 
 Written by `python -m tests.weighting.table` from the registry of the tests. A ✓ is a claim that
-`tests/weighting/test_all_rules.py` tests; a number stands for a cell that cannot apply and
-refers to its reason below.
+`tests/weighting` tests; a number stands for a cell that cannot apply and refers to its reason
+below.
 
 """
 _NOTES = """

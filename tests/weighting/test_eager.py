@@ -39,25 +39,46 @@ def lowerings(function, count):
     return lowered
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_after_a_warm_up_eager_steps_lower_nothing(name):
-    rule = VARIANTS[name]()
-    rng = np.random.default_rng(0)
-    state = rule.init(jnp.zeros(4), 3) if isinstance(rule, RowRule) else rule.init(3)
+def step_of(rule):
+    """(state, rows, losses) → what `update` gives, nothing of it jitted here."""
 
-    def step():
-        nonlocal state
-        rows = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)
-        losses = jnp.asarray(np.exp(rng.standard_normal(3)), jnp.float32)
+    def step(state, rows, losses):
+        rows, losses = jnp.asarray(rows, jnp.float32), jnp.asarray(losses, jnp.float32)
         given = {"losses": losses, "previous_losses": losses}
         if isinstance(rule, RowRule):
-            state = rule.update(state, rows, **given)[1]
-            return
+            return rule.update(state, rows, **given)
         if "cross_gramian" in rule.reads:
             given["cross_gramian"] = cross_gramian(rows, rows)
-        state = rule.update(state, gramian=gramian(rows), **given)[1]
+        return rule.update(state, gramian=gramian(rows), **given)
 
-    assert not lowerings(step, 5)
+    return step
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_after_a_warm_up_eager_steps_lower_nothing_and_what_is_bad_shows(name):
+    rule = VARIANTS[name]()
+    rng = np.random.default_rng(0)
+    state = start = rule.init(jnp.zeros(4), 3) if isinstance(rule, RowRule) else rule.init(3)
+    step = step_of(rule)
+
+    def draw():
+        return rng.standard_normal((3, 4)), np.exp(rng.standard_normal(3))
+
+    def go_on():
+        nonlocal state
+        state = step(state, *draw())[1]
+
+    assert not lowerings(go_on, 5)
+
+    for value in (np.nan, np.inf):
+        rows, losses = draw()
+        if isinstance(rule, RowRule) or rule.reads & {"gramian", "cross_gramian"}:
+            rows[1] = value
+            assert not np.isfinite(step(start, rows, losses)[0]).any()
+        rows, losses = draw()
+        if "losses" in rule.reads:
+            losses[1] = value
+            assert not np.isfinite(step(start, rows, losses)[0]).any()
 
 
 def test_the_gramian_of_a_long_leaf_is_lowered_once():
