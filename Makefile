@@ -10,7 +10,7 @@ WORKERS ?= 2
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mgda_jax needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[experiments,test,notebooks]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[run,test,notebooks,docs]'
 	@touch $@
 
 .PHONY: help
@@ -27,6 +27,10 @@ run: $(STAMP)  ## train the main job: MultiMNIST on real digits; ARGS='--help' s
 .PHONY: test
 test: lint types  ## lint, types, tests with coverage, doctests, README snippets
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=10
+
+.PHONY: docs
+docs: $(STAMP)  ## the site, built strictly and without network into .cache/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 .PHONY: portable
 portable: $(STAMP)  ## the numerical bounds under other instruction sets, BLAS kernels and roundings

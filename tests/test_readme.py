@@ -1,5 +1,7 @@
 """Every Python block of README.md and docs/ runs, in order, each file in one namespace."""
 
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,23 @@ PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("**/*.md")} - PROGRA
 
 
 def python_blocks(text: str) -> list[tuple[int, str]]:
-    """The ```python blocks of a page as (line number of the first code line, code)."""
+    """The Python blocks of a page as (line number of the first code line, code).
+
+    Indented ones (in lists and admonitions) and ones with options after the language count.
+    """
     blocks: list[tuple[int, str]] = []
     code: list[str] | None = None
-    start = 0
+    language, start = "", 0
     for number, line in enumerate(text.splitlines(), 1):
-        if code is not None and line.strip() == "```":
-            blocks.append((start, "\n".join(code)))
-            code = None
-        elif code is not None:
+        fence = re.match(r"\s*```+\s*(\w*)", line)
+        if fence is None and code is not None:
             code.append(line)
-        elif line.strip() == "```python":
-            code, start = [], number + 1
+        elif fence and code is None:
+            code, language, start = [], fence[1], number + 1
+        elif fence and code is not None:
+            if language == "python":
+                blocks.append((start, textwrap.dedent("\n".join(code))))
+            code = None
     if code is not None:
         raise ValueError(f"the block that starts at line {start} is not closed")
     return blocks
@@ -45,12 +52,20 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     jax.effects_barrier()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_code_goes_by_another_name(page: Path) -> None:
+    languages = set(re.findall(r"^\s*```+[ {]*\.?(\w+)", page.read_text(), re.MULTILINE))
+    assert languages <= {"python", "diff", "sh", "text", "bibtex"}  # test_branch_page runs diffs
+    assert "diff" not in languages or page.name == "branch.md"
+
+
 def test_readme_has_blocks() -> None:
     assert len(python_blocks((ROOT / "README.md").read_text())) >= 2
 
 
 def test_python_blocks_finds_code_and_its_line() -> None:
-    page = "text\n\n```python\nx = 1\n\ny = 2\n```\n```text\nno\n```\n  ```python\nz = 3\n  ```\n"
+    page = "text\n\n```python\nx = 1\n\ny = 2\n```\n```text\nno\n```\n"
+    page += "  ```python title='a'\n  z = 3\n  ```\n"
     assert python_blocks(page) == [(4, "x = 1\n\ny = 2"), (12, "z = 3")]
 
 
