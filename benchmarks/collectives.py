@@ -6,8 +6,9 @@ A dense encoder and T linear heads on eight simulated devices, in four layouts: 
 ("data"), the same under shard_map with the axis named, parameters and batch divided over one axis
 ("fully sharded"), and parameters divided over an axis of their own ("tensor"). A row is a way of
 getting the gradients; beside what was counted stands what the model of docs/cost.md says, and the
-largest array that was gathered. --check ends with exit code 1 where they differ, or where a gather
-is as large as T gradients of a layer.
+largest array that was gathered, and how far the gradients are from those of one device. --check
+ends with exit code 1 where counts differ, gradients differ beyond rounding, or a gather is as large
+as T gradients of a layer.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from mgda_jax.weighting import min_norm
 PyTree = Any
 DEVICES = 8
 BATCH, INPUTS, HIDDEN, FEATURES = 64, 96, 128, 64
+TOLERANCE = 64  # eps of the largest entry: sums in another order, and a solve
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _LINE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})\(")
 _SHAPE = re.compile(r"\w+?(\d+)\[([\d,]*)\]")
@@ -47,9 +49,9 @@ def collectives(text: str) -> dict[str, list[int]]:
 class Parameters(NamedTuple):
     """Everything that is trained: two dense layers, and T rows of a linear head."""
 
-    first: jax.Array
-    second: jax.Array
-    heads: jax.Array
+    first: Any
+    second: Any
+    heads: Any
 
 
 SHARED = Parameters(True, True, False)
@@ -73,7 +75,11 @@ def entrances(tasks: int, axis: str | None) -> dict[str, Callable]:
             return jnp.sum(head_losses(p.heads, copies_of(p[:2], x), y))
 
         grads = jax.grad(total)(parameters)
-        return grads if axis is None else jax.lax.pmean(grads, axis)
+        if axis is None:
+            return grads
+        if copies_of is branched:  # averages its own before the Gramian
+            return grads._replace(heads=jax.lax.pmean(grads.heads, axis))
+        return jax.lax.pmean(grads, axis)
 
     def plain(shared, x):
         z = encode(shared, x)
@@ -81,6 +87,10 @@ def entrances(tasks: int, axis: str | None) -> dict[str, Callable]:
 
     def branch(shared, x):
         return mgda_jax.branch(encode(shared, x), tasks, axis_name=axis, stacked=True)
+
+    def branched(shared, x):
+        copies = mgda_jax.branched(encode, tasks, axis_name=axis)(shared, x)
+        return jnp.stack(list(copies))
 
     def by_oracle(mode: Any, parameters: Parameters, x: jax.Array, y: jax.Array):
         oracle = mgda_jax.multitask_value_and_grad(
@@ -91,8 +101,8 @@ def entrances(tasks: int, axis: str | None) -> dict[str, Callable]:
             mode=mode,
             axis_name=axis,
         )
-        _, (shared, heads), _ = oracle(parameters[:2], parameters.heads, x, oracle.init())
-        return Parameters(*shared, heads)
+        _, (shared, heads), _ = oracle(parameters[:2], parameters[2], x, oracle.init())
+        return Parameters(shared[0], shared[1], heads)
 
     def by_aggregate(parameters: Parameters, x: jax.Array, y: jax.Array):
         def losses(p: Parameters) -> jax.Array:
@@ -108,22 +118,38 @@ def entrances(tasks: int, axis: str | None) -> dict[str, Callable]:
     return {
         "summed loss": bound(on_the_sum, plain),
         "branch": bound(on_the_sum, branch),
+        "branched": bound(on_the_sum, branched),
         "oracle, representation": bound(by_oracle, "representation"),
         "oracle, exact": bound(by_oracle, "parameters"),
         "task_gradients, aggregate": by_aggregate,
     }
 
 
-def programs(tasks: int) -> dict[tuple[str, str], str]:
-    """The HLO of every way in every layout."""
+class Found(NamedTuple):
+    """Of one way in one layout.
+
+    Attributes:
+      moved: bytes of each kind of collective.
+      error: largest difference from one device's gradients, in eps of the largest entry.
+    """
+
+    moved: dict[str, list[int]]
+    error: float
+
+
+def measure(tasks: int) -> dict[tuple[str, str], Found]:
+    """Every way in every layout."""
     mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
 
     def put(array: jax.Array, *spec: Any) -> jax.Array:
         return jax.device_put(array, NamedSharding(mesh, P(*spec)))
 
-    first, second = jnp.ones((INPUTS, HIDDEN)), jnp.ones((HIDDEN, FEATURES))
-    heads = jnp.ones((tasks, FEATURES))
-    x, y = jnp.ones((BATCH, INPUTS)), jnp.ones((tasks, BATCH))
+    keys = jax.random.split(jax.random.key(0), 5)
+    first = jax.random.normal(keys[0], (INPUTS, HIDDEN)) / INPUTS**0.5
+    second = jax.random.normal(keys[1], (HIDDEN, FEATURES)) / HIDDEN**0.5
+    heads = jax.random.normal(keys[2], (tasks, FEATURES)) / FEATURES**0.5
+    x = jax.random.normal(keys[3], (BATCH, INPUTS))
+    y = jax.random.normal(keys[4], (tasks, BATCH))
     replicated = Parameters(put(first), put(second), put(heads))
     divided = Parameters(put(first, "d"), put(second, "d"), put(heads, None, "d"))
     columns_then_rows = Parameters(put(first, None, "d"), put(second, "d"), put(heads))
@@ -133,17 +159,28 @@ def programs(tasks: int) -> dict[tuple[str, str], str]:
         "fully sharded": (divided, *batch),
         "tensor": (columns_then_rows, put(x), put(y)),
     }
+    ways, named = entrances(tasks, None), entrances(tasks, "d")
+    alone = {way: jax.jit(f)(Parameters(first, second, heads), x, y) for way, f in ways.items()}
     out = {}
+
+    def look(layout: str, way: str, function: Callable, arguments: Any, **where: Any) -> None:
+        compiled = jax.jit(function, **where).lower(*arguments).compile()
+        errors = [
+            jnp.max(jnp.abs(jax.device_get(got) - jax.device_get(expected)))
+            / jnp.max(jnp.abs(jax.device_get(expected)))
+            for got, expected in zip(compiled(*arguments), alone[way], strict=True)
+        ]
+        error = float(max(errors)) / float(jnp.finfo(x.dtype).eps)
+        out[layout, way] = Found(collectives(compiled.as_text() or ""), error)
+
     for layout, arguments in layouts.items():
         where = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
-        for way, function in entrances(tasks, None).items():
-            lowered = jax.jit(function, out_shardings=where).lower(*arguments)
-            out[layout, way] = lowered.compile().as_text() or ""
+        for way, function in ways.items():
+            look(layout, way, function, arguments, out_shardings=where)
     specs = (P(), P("d"), P(None, "d"))
-    for way, function in entrances(tasks, "d").items():
+    for way, function in named.items():
         mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
-        lowered = jax.jit(mapped).lower(replicated, *batch)
-        out["shard_map", way] = lowered.compile().as_text() or ""
+        look("shard_map", way, mapped, (replicated, *batch))
     return out
 
 
@@ -153,7 +190,7 @@ def predicted(layout: str, way: str, tasks: int) -> int | None:
     gramian = 4 * tasks**2 + 4  # and its scale
     if way == "summed loss":
         return 0
-    exact = way in ("oracle, exact", "task_gradients, aggregate")
+    exact = way in ("branched", "oracle, exact", "task_gradients, aggregate")
     if layout == "tensor":  # z is whole on every device, a gradient is not
         return 2 * gramian if exact else 0
     if not exact:
@@ -172,23 +209,27 @@ def main() -> None:
     tasks = arguments.tasks
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", DEVICES)
-    found = {at: collectives(text) for at, text in programs(tasks).items()}
+    found = measure(tasks)
     print(f"jax {jax.__version__}, {DEVICES} simulated devices, T = {tasks}\n")
-    print("| layout | gradients by | bytes moved | beyond the sum | the model | largest gather |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    print(
+        "| layout | gradients by | bytes moved | beyond the sum | the model | largest gather "
+        "| error, eps |"
+    )
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     wrong = False
-    for (layout, way), by_kind in found.items():
+    for (layout, way), (by_kind, error) in found.items():
         moved = sum(map(sum, by_kind.values()))
-        beyond = moved - sum(map(sum, found[layout, "summed loss"].values()))
+        beyond = moved - sum(map(sum, found[layout, "summed loss"].moved.values()))
         model = predicted(layout, way, tasks)
         gathered = max(by_kind.get("all-gather", [0]))
         wrong |= model is not None and model != beyond
         # T gradients of the smaller layer: no gather may hold as much.
         wrong |= gathered >= tasks * 4 * HIDDEN * FEATURES
+        wrong |= error > TOLERANCE
         said = "–" if model is None else model
-        print(f"| {layout} | {way} | {moved} | {beyond} | {said} | {gathered} |")
+        print(f"| {layout} | {way} | {moved} | {beyond} | {said} | {gathered} | {error:.1f} |")
     if arguments.check and wrong:
-        sys.exit("a count differs from the model, or a gather holds T gradients")
+        sys.exit("a count or the gradients differ, or a gather holds T gradients")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def program(way: str, model: Model) -> Any:
     )
 
     def step(parameters, batch):
-        return oracle(*parameters, batch, oracle.init())[1]
+        shared, own = parameters
+        return oracle(shared, own, batch, oracle.init())[1]
 
     return jax.jit(step).lower(parameters, model.batch).compile()
 

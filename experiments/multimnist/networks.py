@@ -15,7 +15,7 @@ from experiments.models.soft_sharing import soft_sharing
 from experiments.multimnist.data import TASKS
 
 PyTree = Any
-OUTPUTS = dict.fromkeys(TASKS, NUM_CLASSES)
+OUTPUTS: dict[str, int] = dict.fromkeys(TASKS, NUM_CLASSES)
 GATE_PENALTY = 1e-3  # of an open gate
 TIE = 1e-3  # λ of soft sharing
 
