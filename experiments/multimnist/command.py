@@ -16,6 +16,7 @@ from experiments.multimnist.networks import NETWORKS
 from experiments.multimnist.problem import digit_pairs
 from experiments.trainer.config import (
     TrainingConfig,
+    check_factor,
     chosen,
     hint,
     one_at_a_time,
@@ -51,6 +52,8 @@ class MultiMnistConfig(TrainingConfig):
         has the suffix _ub. All but lenet and multi_camera are dense.
       data_dir: Folder with the four official .gz files of --dataset, or with a folder mnist and
         a folder fashion of them.
+      loss_units: What the left and the right loss are multiplied by in training, as if one were
+        given in another unit.
       epochs: Passes over the training part.
       batch_size: Examples a step.
       learning_rate: One or several; of several, each method is reported with the one that is
@@ -64,6 +67,7 @@ class MultiMnistConfig(TrainingConfig):
         "lenet", "cross_stitch", "mmoe", "multi_camera", "snr", "soft_sharing"
     ] = "lenet"
     data_dir: Annotated[Path | None, hint("downloaded", metavar="PATH")] = None
+    loss_units: tuple[float, float] = (1.0, 1.0)
     epochs: Annotated[int | None, hint("digits 15, else 100", metavar="INT")] = None
     batch_size: Annotated[int | None, hint("digits 64, else 256", metavar="INT")] = None
     learning_rate: Annotated[
@@ -87,6 +91,12 @@ class MultiMnistConfig(TrainingConfig):
             name=self.name or f"multimnist-{self.dataset}{other}",
         )
 
+    def check(self) -> None:
+        """Also of the units."""
+        super().check()
+        for unit in self.loss_units:
+            check_factor("loss_units", unit)
+
 
 def load(config: MultiMnistConfig) -> Dataset:
     """The data set that the configuration names."""
@@ -107,7 +117,8 @@ def main(config: MultiMnistConfig) -> None:
     use_compilation_cache(config)
     dataset = leader_first(load, config)
     size = SMALL if config.dataset == "digits" else LeNetSize()
-    problem = digit_pairs(dataset, NETWORKS[config.architecture](size))
+    network = NETWORKS[config.architecture](size)
+    problem = digit_pairs(dataset, network, config.loss_units)
     paper = config.dataset == "mnist" and config.architecture == "lenet"
-    facts = {"paper": PAPER if paper else {}}
+    facts = {"paper": PAPER if paper and config.loss_units == (1.0, 1.0) else {}}
     run_and_report(problem, config, "multimnist", facts)

@@ -14,12 +14,15 @@ from mgda_jax import per_task_decode
 PyTree = Any
 
 
-def digit_pairs(dataset: Dataset, network: Network) -> Problem:
+def digit_pairs(
+    dataset: Dataset, network: Network, units: tuple[float, float] = (1.0, 1.0)
+) -> Problem:
     """The problem of naming the left and the right digit of each image.
 
     Args:
       dataset: images uint8 and labels (N, 2).
       network: what is trained.
+      units: what the left and the right loss are multiplied by in training.
 
     Returns:
       Problem with tasks "left" and "right", scored by accuracy in per cent.
@@ -35,14 +38,14 @@ def digit_pairs(dataset: Dataset, network: Network) -> Problem:
             "head_keys": dict(zip(TASKS, keys[1:], strict=True)),
         }
 
-    def loss(task: str):
+    def loss(task: str, unit: float):
         def head_loss(own: PyTree, z: jax.Array, batch: dict[str, Any]) -> jax.Array:
             labels = batch["labels"][:, TASKS.index(task)]
             out = network.logits(own, z, batch, task)
             entropy = optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
             if network.penalty is None:
-                return entropy
-            return entropy + network.penalty(own, z, task)
+                return unit * entropy
+            return unit * (entropy + network.penalty(own, z, task))
 
         return head_loss
 
@@ -70,7 +73,9 @@ def digit_pairs(dataset: Dataset, network: Network) -> Problem:
         init=network.init,
         prepare=prepare,
         encode=network.encode,
-        decode=per_task_decode({task: loss(task) for task in TASKS}),
+        decode=per_task_decode(
+            {task: loss(task, unit) for task, unit in zip(TASKS, units, strict=True)}
+        ),
         tally=tally,
         metrics=metrics,
         score="accuracy",

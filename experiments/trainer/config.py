@@ -115,8 +115,7 @@ class TrainingConfig:
         check_rates(*self.learning_rate)
         _require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         for flag in ("decay_factor", "decay_every"):
-            value = getattr(self, flag)
-            _require(TINY <= value <= HUGE, flag, "a positive number of float32", value)
+            check_factor(flag, getattr(self, flag))
         seconds = self.checkpoint_seconds
         _require(0 <= seconds < math.inf, "checkpoint_seconds", "0 or more seconds", seconds)
         if self.tuned_by is not None and not self.tuned_by.is_dir():
@@ -148,6 +147,11 @@ def check_path(flag: str, path: Path) -> None:
 
 def _shortened(text: str) -> str:
     return repr(text) if len(text) <= 100 else f"{text[:97]!r}..."
+
+
+def check_factor(flag: str, value: float) -> None:
+    """Raise ExperimentError unless the value of a flag is more than 0 and a float32 holds it."""
+    _require(TINY <= value <= HUGE, flag, "a positive number of float32", value)
 
 
 def check_rates(*rates: float) -> None:

@@ -14,6 +14,8 @@ def rule_log(state: AggregateState) -> dict[str, jax.Array]:
     if isinstance(rule, Recorded):
         found, rule = rule.diagnostics, rule.rule
         log["cosine"] = found.cosines
+        log["norm"] = found.norms
+        log["direction_cosine"] = found.direction_cosines
         log["direction_norm"] = found.direction_norm
         log["stationarity"] = found.stationarity
     if hasattr(rule, "min_norm"):
