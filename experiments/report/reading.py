@@ -1,12 +1,14 @@
 """A run read back from its folder."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.errors import ExperimentError
+from experiments.report.happened import happened
 from experiments.trainer.run_folder import (
     CONFIG,
     METRICS,
@@ -21,6 +23,19 @@ BASELINE = "uniform"
 
 
 SINGLE = "single"
+
+
+def reported_records(
+    lines: list[dict[str, Any]], method: str, selected: dict[str, float], split: str = "train"
+) -> list[list[dict[str, Any]]]:
+    """The records of a method's runs at the selected learning rates, one list a run."""
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for record in lines:
+        if record["method"] != method or record["split"] != split:
+            continue
+        if record["learning_rate"] == selected[record["variant"]]:
+            runs.setdefault((record["variant"], record["seed"]), []).append(record)
+    return list(runs.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +132,18 @@ class Report:
 
     def records(self, method: str, split: str = "train") -> list[list[dict[str, Any]]]:
         """metrics.jsonl of the reported runs of a method on a split, one list a run."""
-        result = self.results[method]
-        runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        for record in read_lines(self.path / METRICS):
-            if record["method"] != method or record["split"] != split:
-                continue
-            if record["learning_rate"] == result["selected"][record["variant"]]:
-                runs.setdefault((record["variant"], record["seed"]), []).append(record)
-        return list(runs.values())
+        return reported_records(self._lines, method, self.results[method]["selected"], split)
+
+    @functools.cached_property
+    def _lines(self) -> list[dict[str, Any]]:
+        return read_lines(self.path / METRICS)
+
+    def happened(self) -> list[str]:
+        """What to know of how the methods trained, a line each."""
+        lines = []
+        for method, result in self.results.items():
+            lines += happened(method, result, self.records(method), self.tasks)
+        return lines
 
     def seconds(self, method: str) -> float:
         """Wall time of all runs of a method together, compilation included."""

@@ -31,12 +31,6 @@ def summary(report: Report) -> str:
     """The table with what it takes to read it."""
     description = report.description
     config, examples = description["config"], description["examples"]
-    failed = [
-        f"{run['method']} {run['variant']} seed {run['seed']}".replace("  ", " ")
-        for result in report.results.values()
-        for run in result["runs"]
-        if run["failed_step"] is not None
-    ]
     lines = [
         layout(report).table(report),
         "",
@@ -50,8 +44,8 @@ def summary(report: Report) -> str:
     left_out = without_change(report)
     if left_out and "Δm" in lines[0]:
         lines += ["", f"Δm is without the tasks that single scores 0 on: {', '.join(left_out)}."]
-    if failed:
-        lines += ["", f"Stopped at a number that is not finite: {', '.join(failed)}."]
+    if found := report.happened():
+        lines += ["", "What happened:", "", *(f"- {line}" for line in found)]
     return "\n".join(lines)
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, reading
+from experiments.report.happened import happened
+from experiments.report.reading import reported_records
 from experiments.report.tensorboard import write_events
 from experiments.report.writing import write_report
 from experiments.trainer.config import TrainingConfig, identity
@@ -22,7 +24,7 @@ from experiments.trainer.method_run import MethodRun
 from experiments.trainer.methods import parse_methods
 from experiments.trainer.parallel import Devices, leads
 from experiments.trainer.problem import Problem, num_examples
-from experiments.trainer.run_folder import RunFolder
+from experiments.trainer.run_folder import METRICS, RunFolder, read_lines
 from experiments.trainer.run_plan import planned_runs
 from experiments.trainer.training import Recipe, Trainer
 
@@ -93,11 +95,22 @@ def run_experiment(
             else:
                 trainer = Trainer(problem, method, _recipe(config), devices.split)
                 result = MethodRun(trainer, labels, config, folder, devices, bar).train()
-                folder.add_result(method.spec, result)
+                folder.add_result(
+                    method.spec, {**result, "happened": _happened(result, trainer, path)}
+                )
             if config.tensorboard and leads():
                 write_events(path, method.spec)
         folder.finish()
     return path
+
+
+def _happened(result: dict[str, Any], trainer: Trainer, path: Path) -> list[str]:
+    if not leads():
+        return []
+    spec = trainer.method.spec
+    with reading(path / METRICS):
+        records = reported_records(read_lines(path / METRICS), spec, result["selected"])
+        return happened(spec, result, records, trainer.problem.tasks)
 
 
 def _recipe(config: TrainingConfig) -> Recipe:

@@ -13,6 +13,7 @@ from jax import lax
 from tqdm import tqdm
 
 from experiments.errors import ExperimentError, first_line
+from experiments.report.dominance import REMEDY, dominance
 from experiments.trainer.checkpoints import Checkpoints, shapes
 from experiments.trainer.config import TrainingConfig
 from experiments.trainer.feed import Feed, MemoryFeed, StreamFeed
@@ -55,7 +56,7 @@ class MethodRun:
     ):
         self.trainer, self.config, self.folder, self.bar = trainer, config, folder, bar
         self.devices, self.problem, self.method = devices, trainer.problem, trainer.method
-        self.labels = labels
+        self.labels, self._warned = labels, False
         self.runs = devices.replicate(stacked_runs(self.method, self.labels))
         # It runs once: optimised code would cost seconds to compile and save none.
         options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
@@ -122,6 +123,7 @@ class MethodRun:
                         state = self._select(state, self.runs, scores, number)
                     failed = self._report_failures(state, failed)
                     self._log(epoch, log, metrics, failed)
+                    self._warn(epoch, log, failed)
                     best = np.where(failed, -np.inf, jax.device_get(state.best_score))
                     self._time(
                         epoch + 1,
@@ -214,6 +216,21 @@ class MethodRun:
             if leads():
                 self.bar.write(f"{line}; this run stops, the others go on", file=sys.stderr)
         return failed
+
+    def _warn(self, epoch: int, log: Any, failed: np.ndarray) -> None:
+        """Say it once where one task holds nearly all the weight, its gradient far below."""
+        for r in np.flatnonzero(~failed).tolist() if "norm" in log else ():
+            if self._warned or not leads():
+                return
+            found = dominance({key: value[r].mean(axis=0) for key, value in log.items()})
+            if found is not None:
+                self._warned = True
+                said = (
+                    f"{title(self.labels[r])}: epoch {epoch + 1}: {found.text(self.problem.tasks)}"
+                )
+                self.bar.write(
+                    f"{said}; the others hardly train; remedy: {REMEDY}", file=sys.stderr
+                )
 
     def _log(self, epoch: int, log: Any, metrics: Mapping[str, Any], failed: np.ndarray) -> None:
         steps = self.trainer.steps_per_epoch

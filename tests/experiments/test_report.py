@@ -250,7 +250,7 @@ def test_a_failed_seed_is_left_out_and_named(folder: Path):
     write_report(folder)
     text = (folder / "table.md").read_text()
     assert cells(text, "uniform")[1:3] == ["91.00", "81.00"]
-    assert "Stopped at a number that is not finite: uniform seed 1." in text
+    assert "- uniform: stopped at a number that is not finite: seed 1 (step 7)." in text
 
 
 @pytest.mark.parametrize(
