@@ -39,6 +39,9 @@ from experiments.data.files import read_idx
 from experiments.data.images import read_image, read_integers
 from experiments.errors import program
 from experiments.models.pretrained import read_tensors
+from experiments.multilabel import command as multilabel
+from experiments.multilabel.arff import read_arff
+from experiments.multilabel.data import read_labels
 from experiments.multimnist import command as multimnist
 from experiments.report import tensorboard
 from experiments.report.__main__ import main as report_main
@@ -141,6 +144,7 @@ def flag_cases(folder: Path) -> Iterator[Case]:
         "multimnist": (multimnist.main, multimnist.MultiMnistConfig, ("data-dir",)),
         "celeba": (celeba.main, celeba.CelebaConfig, ("data-dir",)),
         "cityscapes": (cityscapes.main, cityscapes.CityscapesConfig, ("data-dir", "pretrained")),
+        "multilabel": (multilabel.main, multilabel.MultilabelConfig, ("data-dir",)),
         "tiny": (tiny_program.main, tiny_program.TinyConfig, ()),
     }
 
@@ -225,6 +229,9 @@ def data_cases(folder: Path) -> Iterator[Case]:
     (folder / "partition.txt").write_text("000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n")
     lines = [f"00000{i}.jpg {' '.join(['1', '-1'] * 20)}" for i in (1, 2)]
     (folder / "attributes.txt").write_text("\n".join(["2", " ".join(ATTRIBUTES), *lines]) + "\n")
+    attributes = "@relation r\n@attribute 'a b' numeric\n@attribute c {0,1}\n@data\n"
+    (folder / "t.arff").write_text(f"{attributes}1.5,1\n{{0 2,1 1}}\n{{}}\n?,'0'\n")
+    (folder / "l.xml").write_text('<labels><label name="a"/><label name="b"/></labels>')
     Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3)).save(folder / "image.png")
     Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(folder / "labels.png")
     with zipfile.ZipFile(folder / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -235,6 +242,8 @@ def data_cases(folder: Path) -> Iterator[Case]:
         "w.safetensors": read_tensors,
         "partition.txt": read_partition,
         "attributes.txt": read_attributes,
+        "t.arff": read_arff,
+        "l.xml": read_labels,
         "image.png": functools.partial(read_image, mode="RGB"),
         "labels.png": read_integers,
         "z.zip": _read_zipped,

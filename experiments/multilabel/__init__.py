@@ -1,0 +1,1 @@
+"""Many binary labels of one example, each a task."""
