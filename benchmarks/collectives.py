@@ -75,11 +75,7 @@ def entrances(tasks: int, axis: str | None) -> dict[str, Callable]:
             return jnp.sum(head_losses(p.heads, copies_of(p[:2], x), y))
 
         grads = jax.grad(total)(parameters)
-        if axis is None:
-            return grads
-        if copies_of is branched:  # averages its own before the Gramian
-            return grads._replace(heads=jax.lax.pmean(grads.heads, axis))
-        return jax.lax.pmean(grads, axis)
+        return grads if axis is None else jax.lax.pmean(grads, axis)
 
     def plain(shared, x):
         z = encode(shared, x)
@@ -195,6 +191,8 @@ def predicted(layout: str, way: str, tasks: int) -> int | None:
         return 2 * gramian if exact else 0
     if not exact:
         return gramian
+    if (layout, way) == ("shard_map", "branched"):  # what comes out is each device's, and reduced
+        return tasks * shared
     # Divided parameters: which of its products the partitioner divides how is its own choice.
     return None if layout == "fully sharded" else (tasks - 1) * shared
 
