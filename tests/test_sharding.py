@@ -228,7 +228,7 @@ print(json.dumps(max(float(np.max(np.abs(np.asarray(a) - b))) for a, b in pairs)
 
 
 def run(program):
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True
@@ -308,7 +308,7 @@ def test_two_processes_give_what_one_gives():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     programs = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESSES, str(port), str(number)],
