@@ -73,7 +73,7 @@ def compare(sets: np.ndarray, moocore: Any, pymoo: Any) -> dict[str, float]:
     front = np.abs(np.random.default_rng(7).standard_normal((50, num_losses)))
     front /= np.linalg.norm(front, axis=1, keepdims=True)
     ours = {
-        "hypervolume": _each(lambda p: pareto.hypervolume(p, reference), sets),
+        "hypervolume": _each(lambda p: pareto.hypervolume(p, jax.numpy.asarray(reference)), sets),
         "wfg_hypervolume": np.array([pareto.wfg_hypervolume(p, reference) for p in sets]),
         "igd": _each(lambda p: pareto.igd(p, front), sets),
         "igd_plus": _each(lambda p: pareto.igd_plus(p, front), sets),

@@ -1,1 +1,1 @@
-"""Rules on two losses in the plane."""
+"""Rules on small problems with known Pareto sets."""

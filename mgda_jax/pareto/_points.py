@@ -1,10 +1,10 @@
 """What every indicator asks of the points that it is given."""
 
-import jax
+from typing import Any
 
 
-def check_points(points: jax.Array, name: str = "points", num_tasks: int | None = None) -> None:
-    """ValueError unless points are (N, T), with N and T at least one and T as given."""
+def check_points(points: Any, name: str = "points", num_tasks: int | None = None) -> None:
+    """ValueError unless an array is (N, T), with N and T at least one and T as given."""
     shape = points.shape
     if len(shape) != 2 or 0 in shape or num_tasks not in (None, shape[1]):
         columns = "T" if num_tasks is None else num_tasks
