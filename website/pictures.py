@@ -22,7 +22,7 @@ from jax import lax
 from PIL import Image
 
 from experiments.report.figures import COLORS, GREY, STYLE
-from experiments.toy.command import REACHED, STARTS, losses, pareto_set
+from experiments.toy.valleys import PROBLEMS, STARTS, losses, pareto_set
 from mgda_jax import aggregate, gramian, min_norm_point, task_gradients, weighting
 from tests.weighting.rules import RULES
 
@@ -31,6 +31,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 DOCS = Path(__file__).parent.parent / "docs"
 STEPS, POINTS, RATE = 35_000, 200, 1e-3
+REACHED = PROBLEMS["valleys"].reached
 LOWER = jnp.array([-2.1, -21.0])  # below the toy's least losses, -2 and -20
 OWN = {  # instead of the registry's defaults, which are for four tasks or for tiny runs
     "fixed": lambda: weighting.fixed((0.7, 0.3)),

@@ -5,12 +5,9 @@ References:
   Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from experiments.toy.problem import ToyProblem, box
 
@@ -39,36 +36,35 @@ def losses(theta: jax.Array) -> jax.Array:
     return jnp.array([0.1, 1.0]) * (above * f + below * g)
 
 
-@functools.cache
 def pareto_set(points: int = 281) -> np.ndarray:
-    """The arc between the minima, (points, 2), where the two gradients are opposed.
+    """The arc between the minima, (points − 2, 2), where the two gradients are opposed.
 
     At each θ₁ the gradients' cross product changes its sign once in θ₂; bisection finds where.
     """
-    x = jnp.linspace(-7.0, 7.0, points)[1:-1]
-
-    def cross(y: jax.Array) -> jax.Array:
-        first, second = jnp.moveaxis(jax.vmap(jax.jacrev(losses))(jnp.stack([x, y], 1)), 1, 0)
-        return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
-
-    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = ends
+    x = np.linspace(-7, 7, points)[1:-1]
+    low, high = np.full_like(x, -9.0), np.full_like(x, -8.0)
+    before = _cross(x, low) > 0
+    for _ in range(50):
         middle = (low + high) / 2
-        same = jnp.sign(cross(middle)) == jnp.sign(cross(low))
-        return jnp.where(same, middle, low), jnp.where(same, high, middle)
+        same = (_cross(x, middle) > 0) == before
+        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    return np.stack([x, (low + high) / 2], axis=1)
 
-    @jax.jit
-    def arc() -> jax.Array:
-        start = (jnp.full_like(x, -9.0), jnp.full_like(x, -8.0))
-        low, high = lax.fori_loop(0, 30, halve, start)
-        return jnp.stack([x, (low + high) / 2], axis=1)
 
-    return np.asarray(arc())
+def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """∂₁L1 ∂₂L2 − ∂₂L1 ∂₁L2 below θ₂ = 0, where L_t = s g_t and s = tanh(−θ₂/2)."""
+    s = np.tanh(-y / 2)
+    across = [s * (x - side) / 5 for side in (7, -7)]
+    down = [
+        -(1 - s**2) / 2 * (((x - side) ** 2 + 0.1 * (y + 8) ** 2) / 10 - 20) + s * (y + 8) / 50
+        for side in (7, -7)
+    ]
+    return across[0] * down[1] - down[0] * across[1]
 
 
 def front(count: int) -> np.ndarray:
     """The image of the arc in float64; the formula is that of the losses below θ₂ = 0."""
-    x, y = pareto_set(count).astype(np.float64).T
+    x, y = pareto_set(count).T
     below = np.tanh(-0.5 * y)
     valley = 0.1 * (-y - 8) ** 2
     paraboloids = np.stack([(-x + 7) ** 2 + valley, (-x - 7) ** 2 + valley], axis=1) / 10 - 20
