@@ -43,24 +43,32 @@ def drawn(num_tasks: int, families: tuple[str, ...], seeds: int) -> list[tuple[s
 
 
 @functools.cache
+def solver(factory: Callable[..., Weighting], num_tasks: int):
+    """(rows (problems, T, P), *numbers) → weights and states, the numbers being factory's."""
+
+    def run(rows, *numbers):
+        rule = factory(*numbers)
+        return rule.update(rule.init(num_tasks), gramian=gramian(rows))
+
+    return jax.jit(lambda rows, *numbers: jax.vmap(lambda r: run(r, *numbers))(rows))
+
+
+@functools.cache
 def solve_families(
-    factory: Callable[[], Weighting],
+    factory: Callable[..., Weighting],
     num_tasks: int,
     dtype: str,
+    *numbers: float,
     families: tuple[str, ...] = tuple(FAMILIES),
     seeds: int = 2,
 ) -> list[Solved]:
-    """factory() on each family's Gramian, formed from rows of the given dtype."""
+    """factory(*numbers) on each family's Gramian, formed from rows of the given dtype."""
     problems = drawn(num_tasks, families, seeds)
     width = max(rows.shape[1] for _, rows in problems)
     padded = [np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for _, rows in problems]
     with jax.enable_x64(dtype == "float64"):
-        rule = factory()
-
-        def run(rows):
-            return rule.update(rule.init(num_tasks), gramian=gramian(rows))
-
-        result = jax.jit(jax.vmap(run))(np.stack(padded).astype(dtype))
+        given = [np.asarray(number, dtype) for number in numbers]
+        result = solver(factory, num_tasks)(np.stack(padded).astype(dtype), *given)
         weights, state = jax.tree.map(lambda x: np.asarray(x, np.float64), result)
     assert result[0].dtype == dtype
     return [

@@ -52,8 +52,7 @@ def attainable(rows, weights, power):
 @pytest.mark.parametrize("name", RULES)
 def test_residual_of_the_defining_equation(name, num_tasks):
     factory, power = RULES[name]
-    solutions = solve_families(factory, num_tasks, "float32", seeds=1)
-    for family, rows, weights, state in solutions:
+    for family, rows, weights, state in solve_families(factory, num_tasks, "float32"):
         if family in SOLVABLE:
             assert state.regularization == 0, family
             # 1e-5 except where weights rounded to float32 cannot reach it.
@@ -107,8 +106,10 @@ def test_agrees_with_scipy(name, family):
 @pytest.mark.parametrize("name", RULES)
 def test_without_a_solution_the_regularised_equation_is_solved_and_lambda_reported(name, num_tasks):
     factory, power = RULES[name]
-    solutions = solve_families(factory, num_tasks, "float32", HULL_CONTAINS_ZERO, seeds=2)
+    solutions = solve_families(factory, num_tasks, "float32")
     for family, rows, weights, state in solutions:
+        if family not in HULL_CONTAINS_ZERO:
+            continue
         if family == "rank_deficient" and num_tasks == 3:
             continue  # one column: the signs may agree
         if np.min(direction(rows, weights) @ rows.T) > 0 and state.regularization == 0:
