@@ -8,10 +8,11 @@ rules that read losses get them with their lower bounds subtracted, so that none
 """
 
 import argparse
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from PIL import Image
 
 from experiments.report.figures import COLORS, GREY, STYLE
 from experiments.toy.valleys import PROBLEMS, STARTS, losses, pareto_set
-from mgda_jax import aggregate, gramian, min_norm_point, task_gradients, weighting
+from mgda_jax import aggregate, task_gradients, weighting
 from tests.weighting.rules import RULES
 
 matplotlib.use("Agg")
@@ -40,16 +41,8 @@ OWN = {  # instead of the registry's defaults, which are for four tasks or for t
 }
 
 
-class Walk(NamedTuple):
-    """Of one rule: paths (6, points, 2), distances (6,) and stationarity (6,) of the ends."""
-
-    paths: np.ndarray
-    distance: np.ndarray
-    stationarity: np.ndarray
-
-
-def walk(rule: Any) -> Walk:
-    """Adam on the rule's direction from all starts."""
+def walk(rule: Any) -> np.ndarray:
+    """Adam on the rule's direction: the paths (starts, POINTS + 1, 2)."""
     tx = optax.chain(aggregate(rule, 2), optax.adam(RATE))
     extra = getattr(rule, "reads", frozenset())
 
@@ -70,28 +63,39 @@ def walk(rule: Any) -> Walk:
         return carry, carry[0]
 
     def from_start(start: jax.Array, key: jax.Array) -> Any:
-        carry = (start, tx.init(start))
-        (end, _), path = lax.scan(some_steps, carry, jax.random.split(key, POINTS))
-        rows = task_gradients(losses)(end)[1]
-        norms = jnp.linalg.norm(rows, axis=1)
-        gap = jnp.min(jnp.linalg.norm(pareto_set() - end, axis=1))
-        point = min_norm_point(gramian(rows)).norm
-        return jnp.concatenate([start[None], path]), gap, point / jnp.max(norms)
+        path = lax.scan(some_steps, (start, tx.init(start)), jax.random.split(key, POINTS))[1]
+        return jnp.concatenate([start[None], path])
 
     keys = jax.random.split(jax.random.key(0), len(STARTS))
-    return Walk(*map(np.asarray, jax.jit(jax.vmap(from_start))(STARTS, keys)))
+    return np.asarray(jax.jit(jax.vmap(from_start))(STARTS, keys))
 
 
-def draw(found: Walk, path: Path) -> None:
-    """One panel, as a PNG of 32 colours."""
+@functools.cache
+def arc() -> np.ndarray:
+    """The Pareto set."""
+    return pareto_set()
+
+
+@functools.cache
+def heights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean loss on a grid."""
     x, y = np.meshgrid(np.linspace(-10, 10, 121), np.linspace(-10, 10, 121))
-    plane = jnp.stack([jnp.ravel(x), jnp.ravel(y)], 1)
-    height = np.asarray(jax.vmap(losses)(plane)).mean(axis=1).reshape(x.shape)
+    both = jax.jit(jax.vmap(losses))(np.stack([x.ravel(), y.ravel()], 1))
+    return x, y, np.asarray(both).mean(axis=1).reshape(x.shape)
+
+
+def distances(paths: np.ndarray) -> np.ndarray:
+    """From every path's end to the Pareto set."""
+    return np.linalg.norm(arc() - paths[:, -1:], axis=2).min(axis=1)
+
+
+def draw(paths: np.ndarray, path: Path) -> None:
+    """One panel, as a PNG of 32 colours."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(3.4, 3.3), layout="constrained")
-        axes.contour(x, y, height, levels=20, colors=GREY, linewidths=0.4, alpha=0.6)
-        axes.plot(*np.asarray(pareto_set()).T, color="black", lw=4, alpha=0.35)
-        for color, points in zip(COLORS, found.paths, strict=False):
+        axes.contour(*heights(), levels=20, colors=GREY, linewidths=0.4, alpha=0.6)
+        axes.plot(*arc().T, color="black", lw=4, alpha=0.35)
+        for color, points in zip(COLORS, paths, strict=False):
             axes.plot(*points.T, color=color, lw=1.3)
             axes.plot(*points[0], marker="o", ms=4, color=color)
             axes.plot(*points[-1], marker="*", ms=11, color=color, mec="white", mew=0.6)
@@ -102,14 +106,13 @@ def draw(found: Walk, path: Path) -> None:
     Image.open(raw).convert("RGB").quantize(32).save(path, optimize=True)
 
 
-def page(walks: dict[str, Walk]) -> str:
+def page(gaps: dict[str, np.ndarray]) -> str:
     """docs/results/toy.md."""
     lines = []
-    for name, found in walks.items():
-        reached = int(np.sum(found.distance < REACHED))
-        cells = [f"[{name}](../rules.md)", f"{reached} of {len(STARTS)}"]
-        cells += [f"{number:.3f}" for number in (found.distance.max(), found.stationarity.max())]
-        lines.append((reached, f"| {' | '.join(cells)} |"))
+    for name, gap in gaps.items():
+        reached = int(np.sum(gap < REACHED))
+        line = f"| `{name}` | {reached} of {len(STARTS)} | {gap.max():.3f} |"
+        lines.append((reached, line))
     lines.sort(key=lambda line: -line[0])
     return _PAGE.format(
         steps=f"{STEPS:,}".replace(",", " "), reached=REACHED, table="\n".join(t for _, t in lines),
@@ -122,14 +125,12 @@ _PAGE = """\
 
 The two losses in the plane of the CAGrad and Nash-MTL papers, the first counting a tenth: valleys
 above, two paraboloids below. Adam at 0.001 for {steps} steps from six starts; **reached** counts
-the ends within {reached} of the Pareto set, whose ends are 14 apart. Stationarity is the length of
-the min-norm point over the longest gradient, the largest of the six ends; 0 is Pareto stationary.
-A rule that reads losses gets them with a lower bound subtracted. One toy, not a ranking: it shows
-which rules can be caught in a valley that is no solution. The [picture of each rule](../rules.md)
-is on its page.
+the ends within {reached} of the Pareto set, whose ends are 14 apart. A rule that reads losses gets
+them with a lower bound subtracted. One toy, not a ranking: it shows which rules can be caught in a
+valley that is no solution. The picture of each rule is on its page.
 
-| rule | reached | largest distance | largest stationarity |
-|---|---:|---:|---:|
+| rule | reached | largest distance |
+|---|---:|---:|
 {table}
 
 ```sh
@@ -147,14 +148,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(argv).rules
     folder = DOCS / "images" / "rules"
     folder.mkdir(parents=True, exist_ok=True)
-    walks = {}
+    gaps = {}
     for name in chosen or sorted(RULES):
         rule = OWN[name]() if name in OWN else RULES[name].make((0, 1))
-        walks[name] = walk(rule)
-        draw(walks[name], folder / f"{name}.png")
-        print(name, np.round(walks[name].distance, 3), flush=True)
+        paths = walk(rule)
+        gaps[name] = distances(paths)
+        draw(paths, folder / f"{name}.png")
+        print(name, np.round(gaps[name], 3), flush=True)
     if not chosen:
-        (DOCS / "results" / "toy.md").write_text(page(walks), encoding="utf-8")
+        (DOCS / "results" / "toy.md").write_text(page(gaps), encoding="utf-8")
 
 
 if __name__ == "__main__":
