@@ -1,5 +1,7 @@
 """MoDo and SDMGrad against explicit steps, and the protocol of three batches."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,23 +242,34 @@ def test_bad_arguments_are_named(make_rule, message):
 CROSS_RULES = {"modo": modo(gamma=0.01), "sdmgrad": sdmgrad(num_steps=2)}
 
 
+@functools.cache
+def steps(name):
+    """A batch of raw cross Gramians → weights and states of the first step."""
+    rule = CROSS_RULES[name]
+
+    def step(matrix):
+        return update_weights(rule, rule.init(3), num_tasks=3, cross_gramian=matrix)
+
+    return jax.jit(jax.vmap(step))
+
+
 @pytest.mark.parametrize("name", CROSS_RULES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("batch", [2, 1024, 16384])
 def test_one_bad_entry_shows_in_batches_of_any_size(name, bad, batch):
     """XLA's max and min on the CPU drop a NaN where they are vectorised over a batch."""
-    rule = CROSS_RULES[name]
     cross = np.tile(np.eye(3, dtype=np.float32), (batch, 1, 1))
     cross[:, 0, 1] = bad
     cross[-1, 0, 1] = 0.5
-
-    def step(matrix):
-        return update_weights(rule, rule.init(3), num_tasks=3, cross_gramian=matrix)
-
-    weights, state = jax.jit(jax.vmap(step))(cross)
+    weights, state = steps(name)(cross)
     assert np.isnan(weights[:-1]).all() and np.isfinite(weights[-1]).all()
-    kept = np.broadcast_to(rule.init(3).weights, (batch - 1, 3))
+    kept = np.broadcast_to(CROSS_RULES[name].init(3).weights, (batch - 1, 3))
     np.testing.assert_array_equal(state.weights[:-1], kept)
+
+
+project_without_the_fifth = jax.jit(
+    jax.vmap(lambda point: simplex_projection(point, np.arange(10) != 4))
+)
 
 
 @pytest.mark.parametrize("size", [1024, 16384])
@@ -264,9 +277,7 @@ def test_one_bad_entry_shows_in_batches_of_any_size(name, bad, batch):
 def test_the_projection_hands_one_bad_entry_on(size, bad):
     points = np.zeros((size, 10), np.float32)
     points[:, 3] = bad
-    mask = jnp.arange(10) != 4
-    run = jax.jit(jax.vmap(lambda point: simplex_projection(point, mask)))
-    found = np.asarray(run(points))
+    found = np.asarray(project_without_the_fifth(points))
     assert np.isnan(np.delete(found, 4, axis=1)).all() and (found[:, 4] == 0).all()
 
 
