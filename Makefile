@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
-# Tests of what surrounds the numbers compile without optimisation, five times as fast.
+# Tests of what surrounds the numbers compile without optimisation, in a fraction of the time.
 AROUND := tests/experiments tests/test_fuzz.py tests/test_notebooks.py tests/test_readme.py \
   tests/test_sharding.py
 QUICK := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false

@@ -1,8 +1,8 @@
 """Compilation without optimisation, for programs whose numbers alone are asked for.
 
-A program of a rule takes seconds to compile, of which this saves four in five. What a test
-says about rounding, NaN in large batches or another instruction set it must say of optimised
-code, as users run it; references, wiring and shapes do not need that.
+A program of a rule takes seconds to compile, this way a fraction of them. What a test says
+about rounding, NaN in large batches or another instruction set it must say of optimised code, as
+users run it; references, wiring and shapes do not need that.
 """
 
 import functools
