@@ -430,6 +430,7 @@ CHECKS: dict[str, Check] = {
     "gls": equal_products,
     "scale_invariant": equal_products,
     "stch": positive,
+    "tchebycheff": positive,
     "uncertainty": positive,
     "imtl_l": positive,
     "go4align": positive,

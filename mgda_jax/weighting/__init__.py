@@ -13,6 +13,7 @@ from mgda_jax.weighting._famo import famo
 from mgda_jax.weighting._gls import gls
 from mgda_jax.weighting._scale_invariant import scale_invariant
 from mgda_jax.weighting._stch import stch
+from mgda_jax.weighting._tchebycheff import tchebycheff
 from mgda_jax.weighting._uncertainty import uncertainty
 from mgda_jax.weighting._go4align import go4align
 from mgda_jax.weighting._imtl import imtl_l
@@ -117,6 +118,7 @@ __all__ = [
     "sign_agreement",
     "stch",
     "task_vector",
+    "tchebycheff",
     "trimmed_mean",
     "uncertainty",
     "uniform",

@@ -156,6 +156,11 @@ RULES: dict[str, Entry] = {
         _always(weighting.sign_agreement), single=True, why_no_preference=_ROBUST
     ),
     "stch": Entry(_always(weighting.stch, steps_per_epoch=1, warmup_epochs=1)),
+    "tchebycheff": Entry(
+        _always(weighting.tchebycheff),
+        single=True,
+        preference=lambda c: weighting.tchebycheff(preference=c),
+    ),
     "trimmed_mean": Entry(_always(weighting.trimmed_mean), single=True, why_no_preference=_ROBUST),
     "uncertainty": Entry(_always(weighting.uncertainty)),
     "uniform": Entry(

@@ -23,6 +23,7 @@ NO_VECTOR = ["x", [1.0, float("nan")], [float("inf"), 1.0], [True, True], [1.0, 
 # By argument, where the default does not tell.
 BAD = {
     "every": [*NO_INT, 0, np.float32(2.0)],
+    "ideal": NO_VECTOR,
     "leak": [*NO_VECTOR, 1.5, np.array([0.5, -1.0])],
     "max_norm": [*NO_NUMBER[:-1], 0.0, -1.0],
     "max_steps": [*NO_INT[:4], 0, -3],
@@ -93,7 +94,7 @@ def test_a_preference_of_another_length_is_refused(name):
     make = RULES[name].preference
     assert make is not None
     rule = make((1.0, 2.0, 3.0))
-    given = {"gramian": jnp.eye(2), "cross_gramian": jnp.eye(2)}
+    given = {"gramian": jnp.eye(2), "cross_gramian": jnp.eye(2), "losses": jnp.ones(2)}
     with pytest.raises(ValueError, match=f"{name}: preference: expected 2"):
         rule.update(rule.init(2), **given)
 

@@ -18,6 +18,7 @@ from mgda_jax.weighting import (
     rlw,
     scale_invariant,
     stch,
+    tchebycheff,
     uncertainty,
 )
 from mgda_jax.weighting._go4align import cluster_means
@@ -64,6 +65,23 @@ def adam(gradient, first=0.0, second=0.0, count=0, lr=0.025):
 def test_weights_are_the_gradient_of_the_objective(rule, objective):
     expected = jax.vmap(jax.grad(objective))(jnp.asarray(LOSSES))
     np.testing.assert_allclose(run(rule)[0], expected, rtol=16 * EPS)
+
+
+@pytest.mark.parametrize("mu", [0.0, 1e-30, 0.2])
+def test_tchebycheff_is_the_gradient_of_its_objective(mu):
+    preference, ideal = np.array([2.0, 0.0, 6.0]), np.array([-1.0, 0.0, -0.25])
+    weights, _ = run(tchebycheff(preference=preference, ideal=ideal, mu=mu))
+    share = preference / 8
+    weighed = share * (LOSSES.astype(np.float64) - ideal)
+    if mu < 0.1:
+        expected = share * (weighed == weighed.max(axis=1, keepdims=True))
+    else:
+        expected = share * np.stack([softmax(x / mu) for x in weighed])
+    np.testing.assert_allclose(weights, expected, rtol=64 * EPS / max(mu, 1 / 64), atol=0)
+    tied, _ = run(tchebycheff(), np.array([[1.0, 3.0, 3.0]], np.float32))
+    np.testing.assert_allclose(tied, [[0, 1 / 6, 1 / 6]], rtol=4 * EPS)
+    below, _ = run(tchebycheff(ideal=(2.0, 0.0, 0.0)), np.ones((1, 3), np.float32))
+    assert np.isnan(below).all()
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
