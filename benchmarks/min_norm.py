@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mgda_jax._gramian import gramian
-from mgda_jax.solvers.min_norm import min_norm_point
+from mgda_jax.solvers.min_norm import Method, min_norm_point
 from tests.problems import FAMILIES, Errors, errors, make, reference
 
 SPEED_TASKS = (2, 3, 10, 40, 100)
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         speed(args.tasks or SPEED_TASKS)
 
 
-def solver(method: str) -> Callable[[Any], Any]:
+def solver(method: Method) -> Callable[[Any], Any]:
     return jax.jit(lambda gram: min_norm_point(gram, method=method))
 
 
-def batch_solver(method: str) -> Callable[[Any], Any]:
+def batch_solver(method: Method) -> Callable[[Any], Any]:
     return jax.jit(jax.vmap(lambda gram: min_norm_point(gram, method=method)))
 
 

@@ -22,6 +22,7 @@ import optax
 
 import mgda_jax
 from experiments.models.lenet import LeNetSize, lenet
+from mgda_jax.oracle import Lean
 from mgda_jax.weighting import min_norm, uniform
 
 PyTree = Any
@@ -129,8 +130,8 @@ def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
     variants = {
         "uniform": (uniform(), {}),
         "mgda_ub": (min_norm(), {"mode": "representation"}),
-        "mgda exact": (min_norm(), {"mode": "parameters"}),
-        "mgda exact, lean": (min_norm(), {"mode": "parameters", "lean": True}),
+        "mgda exact": (min_norm(), {"mode": "exact"}),
+        "mgda exact, lean": (min_norm(), {"mode": Lean()}),
     }
     for name, (rule, options) in variants.items():
         oracle = mgda_jax.multitask_value_and_grad(

@@ -1,6 +1,6 @@
 """Multiple gradient descent in JAX: T conflicting losses in, one update out."""
 
-from mgda_jax import pareto, weighting
+from mgda_jax import oracle, pareto, weighting
 from mgda_jax._aggregate import aggregate, aggregate_states, mgda
 from mgda_jax._branch import branch
 from mgda_jax._branched import branched
@@ -10,8 +10,7 @@ from mgda_jax._log import log_dict
 from mgda_jax._probe import branch_probe
 from mgda_jax._recorded import Recorded, recorded
 from mgda_jax.gradients import check_shared, masked_mean, task_gradients
-from mgda_jax.heads import check_decode, per_task_decode
-from mgda_jax.oracle import multitask_value_and_grad
+from mgda_jax.oracle import check_decode, multitask_value_and_grad, per_task_decode
 from mgda_jax.solvers.min_norm import MinNormSolution, min_norm_point
 from mgda_jax.weighting.base import RowRule, Weighting
 from mgda_jax.weighting.state import AggregateState
@@ -40,6 +39,7 @@ __all__ = [
     "mgda",
     "min_norm_point",
     "multitask_value_and_grad",
+    "oracle",
     "pareto",
     "per_task_decode",
     "recorded",

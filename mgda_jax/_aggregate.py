@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from mgda_jax import partition
-from mgda_jax._gramian import Gramian, as_gramian, weighted_sum
-from mgda_jax._gramian import gramian as form_gramian
+from mgda_jax._combine import combine
+from mgda_jax._gramian import Gramian, as_gramian
+from mgda_jax._own import scale_own
+from mgda_jax.solvers.min_norm import Method
 from mgda_jax.stacked_shapes import Shapes, check_shapes, shapes_of
 from mgda_jax.tasks import check_names, check_num_tasks, path_name, stack_losses, task_mask
-from mgda_jax.weighting._min_norm import min_norm
-from mgda_jax.weighting.base import RowRule, Weighting, apply_row_rule, update_weights
+from mgda_jax.weighting._min_norm import Normalization, min_norm
+from mgda_jax.weighting.base import RowRule, Scope, Weighting
 from mgda_jax.weighting.origin import named_arguments
 from mgda_jax.weighting.state import AggregateState, check_rule, check_state, init_state
 
@@ -24,7 +26,7 @@ def aggregate(
     num_tasks: int,
     shared: PyTree = None,
     *,
-    scope: str | None = None,
+    scope: Scope | None = None,
     owner: PyTree = None,
     axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -112,30 +114,21 @@ def aggregate(
         check_names({**names, "active": active, **named_arguments(weighting)})
         active = task_mask(active, num_tasks)
         losses = None if losses is None else stack_losses(losses, num_tasks)
-        if isinstance(weighting, RowRule):
-            weights = None
-            combined, rule_state = apply_row_rule(
-                weighting, state.weighting, rows, active=active, key=key, losses=losses, **extra
-            )
-        else:
-            if "gramian" in weighting.reads:
-                gramian = _given_or_formed(gramian, rows, active, num_tasks)
-            weights, rule_state = update_weights(
-                weighting,
-                state.weighting,
-                num_tasks=num_tasks,
-                gramian=gramian,
-                losses=losses,
-                active=active,
-                key=key,
-                **extra,
-            )
-            combined = weighted_sum(rows, weights, active=active)
-        own = _own_updates(own, updates, mask, own_task, weights, active, scope)
-        merged = partition.merge(jax.tree.structure(updates), combined, own, mask)
-        if weights is not None:
-            weights = weights.astype(state.task_weights.dtype)
-        return merged, AggregateState(weights, rule_state)
+        form = None if gramian is None else lambda _: _given(gramian, num_tasks)
+        combined, state = combine(
+            weighting,
+            state,
+            rows,
+            num_tasks=num_tasks,
+            form=form,
+            losses=losses,
+            active=active,
+            key=key,
+            **extra,
+        )
+        weights = state.task_weights if scope == "all" else None
+        own = _own_updates(own, updates, mask, own_task, weights, active)
+        return partition.merge(jax.tree.structure(updates), combined, own, mask), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -144,8 +137,8 @@ def mgda(
     num_tasks: int,
     *,
     shared: PyTree = None,
-    normalization: str = "none",
-    method: str = "exact",
+    normalization: Normalization = "none",
+    method: Method = "exact",
     axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiple gradient descent as an optax transformation: chain it before the optimiser.
@@ -229,11 +222,7 @@ def _mean_over(axis_name: Any) -> Any:
     return mean
 
 
-def _given_or_formed(
-    gramian: Any, rows: PyTree, active: jax.Array | None, num_tasks: int
-) -> Gramian:
-    if gramian is None:
-        return form_gramian(rows, active=active)
+def _given(gramian: Any, num_tasks: int) -> Gramian:
     given = as_gramian(gramian)
     if given.matrix.shape != (num_tasks, num_tasks):
         raise ValueError(
@@ -242,25 +231,18 @@ def _given_or_formed(
     return given
 
 
-def _own_updates(own, updates, mask, own_task, weights, active, scope):
-    """Own leaves: passed through, zero for an inactive owner, scaled where scope is "all"."""
+def _own_updates(own, updates, mask, own_task, weights, active):
+    """`scale_own` of the own leaves; as they are where nothing says whose they are."""
     paths = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(updates)[0]]
     own_paths = partition.split(paths, mask)[1]
     tasks = [task for task, is_shared in zip(own_task, mask, strict=True) if not is_shared]
     out = []
     for path, task, leaf in zip(own_paths, tasks, own, strict=True):
-        if scope == "all" and task is None:
+        if weights is not None and task is None:
             raise ValueError(
                 f"gradients at '{path}': this rule weighs whole losses (scope 'all'), so an "
                 "own leaf needs its task: give owner=, or stack it like a shared leaf, or "
                 "set scope='shared'"
             )
-        if leaf.dtype == jax.dtypes.float0:
-            out.append(leaf)
-            continue
-        if scope == "all":
-            leaf = (leaf * weights[task].astype(leaf.dtype)).astype(leaf.dtype)
-        if active is not None and task is not None:
-            leaf = jnp.where(active[task], leaf, jnp.zeros_like(leaf))
-        out.append(leaf)
+        out.append(leaf if task is None else scale_own(leaf, task, weights, active))
     return out

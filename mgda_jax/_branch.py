@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from mgda_jax import _probe
-from mgda_jax._gramian import gramian, weighted_sum
-from mgda_jax.mapped_axis import sum_over_axis, varying_axes
-from mgda_jax.weighting.base import Weighting, update_weights
+from mgda_jax._combine import combine, common
+from mgda_jax._gramian import gramian
+from mgda_jax.mapped_axis import sum_over_axis
+from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.state import AggregateState
 
 PyTree = Any
@@ -93,7 +94,7 @@ def branch(
 
 
 class Solve(NamedTuple):
-    """Rows → weights and the report, inside a backward pass."""
+    """Rows → their combination and the report, inside a backward pass."""
 
     rule: Weighting
     num_tasks: int
@@ -101,25 +102,16 @@ class Solve(NamedTuple):
 
     def __call__(
         self, rows: PyTree, active: jax.Array | None, probe: AggregateState
-    ) -> tuple[jax.Array, AggregateState]:
-        """Weights (T,) and the cotangent of the probe."""
-        state = _probe.off_board(probe, self.rule, self.num_tasks)
-        gram = None
-        if "gramian" in self.rule.reads:
+    ) -> tuple[PyTree, AggregateState]:
+        """Σ_t w_t g_t, the weights as a state of the rule, before it travels as a cotangent."""
+
+        def form(rows):
             gram = jax.lax.stop_gradient(gramian(rows, active=active))
             gram = gram if self.axis_name is None else sum_over_axis(gram, self.axis_name)
-            missing = varying_axes(gram.matrix) - varying_axes(jax.tree.leaves(probe)[0])
-            if missing:
-                raise ValueError(
-                    f"axis_name: z varies over the mapped axes {sorted(missing, key=str)}, so each "
-                    "device would find weights of its own; expected their names"
-                )
-        weights, rule_state = update_weights(
-            self.rule, state.weighting, num_tasks=self.num_tasks, gramian=gram, active=active
-        )
-        assert state.task_weights is not None
-        report = AggregateState(weights.astype(state.task_weights.dtype), rule_state)
-        return weights, _probe.on_board(report)
+            return common(gram, probe)
+
+        state = _probe.off_board(probe, self.rule, self.num_tasks)
+        return combine(self.rule, state, rows, num_tasks=self.num_tasks, active=active, form=form)
 
 
 def stack(trees: list[PyTree]) -> PyTree:
@@ -142,8 +134,8 @@ def _forward(solve, stacked, leaves, active, probe):
 def _backward(solve, stacked, saved, cotangents):
     active, probe = saved
     rows = cotangents if stacked else stack(cotangents)
-    weights, report = solve(rows, active, probe)
-    return weighted_sum(rows, weights, active=active), None, report
+    combined, state = solve(rows, active, probe)
+    return combined, None, _probe.on_board(state)
 
 
 _copies = jax.custom_vjp(_repeat, nondiff_argnums=(0, 1))

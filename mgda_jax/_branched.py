@@ -1,7 +1,7 @@
 """Exact MGDA as a layer: an encoder whose backward pass combines the tasks' own gradients."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,15 @@ from jax.core import eval_jaxpr
 from mgda_jax import _probe
 from mgda_jax._branch import Solve, branch, stack
 from mgda_jax._gramian import weighted_sum
-from mgda_jax.gradients import check_pullbacks, over_tasks
+from mgda_jax.gradients import over_tasks
 from mgda_jax.mapped_axis import varying_axes
+from mgda_jax.oracle._arguments import as_mode
+from mgda_jax.oracle._exact import Exact
+from mgda_jax.oracle._representation import Representation
 from mgda_jax.weighting.base import Weighting
 
 PyTree = Any
-_MODES = ("parameters", "representation")
+BranchedMode = Literal["exact", "parameters", "representation"] | Exact | Representation
 
 
 def branched(
@@ -25,9 +28,8 @@ def branched(
     tasks: _probe.Tasks,
     weighting: Weighting | None = None,
     *,
-    mode: str = "parameters",
+    mode: BranchedMode = "exact",
     has_aux: bool = False,
-    pullbacks: str | None = None,
     axis_name: Any = None,
 ) -> Callable[..., Any]:
     """An encoder that returns one copy of its output per task and combines exactly: MGDA.
@@ -42,9 +44,9 @@ def branched(
       encode: `encode(shared, *args) -> z`, or `(z, aux)` with has_aux; run once.
       tasks: as for `branch`.
       weighting: as for `branch`.
-      mode: "parameters", or "representation" for `branch` of the output.
+      mode: "exact" or `oracle.Exact(pullbacks=…)`, or "representation" for `branch` of the
+        output.
       has_aux: whether encode returns auxiliary output too. It carries no gradient.
-      pullbacks: how the T pullbacks run, see `task_gradients`.
       axis_name: the mapped axis over which the batch is spread: the g_t are summed
         over it before the Gramian. Reduce the gradient that comes out as usual.
 
@@ -69,9 +71,10 @@ def branched(
     """
     names, num_tasks = _probe.names_and_count("branched", tasks)
     rule = _probe.check_rule("branched", weighting)
-    if mode not in _MODES:
-        raise ValueError(f"mode: expected one of {_MODES}, got {mode!r}")
-    check_pullbacks(pullbacks)
+    pulled = as_mode(mode)
+    if not isinstance(pulled, (Exact, Representation)):
+        raise ValueError(f"mode: branched takes 'exact' and 'representation', got {mode!r}")
+    pullbacks = pulled.pullbacks if isinstance(pulled, Exact) else None
     solve = Solve(rule, num_tasks, None)
 
     def of_representation(shared, *args, active=None, probe=None):
@@ -125,9 +128,10 @@ def branched(
             pull, active, probe = saved
             dzs = stack(cotangents[0])
             rows = over_tasks(lambda dz: pull(dz)[0], dzs, pullbacks)
-            weights, report = solve(_summed(rows, axis_name), active, probe)
-            _, drest, dclosed = pull(weighted_sum(dzs, weights, active=active))
-            return weighted_sum(rows, weights, active=active), drest, dclosed, None, report
+            combined, state = solve(_summed(rows, axis_name), active, probe)
+            assert state.task_weights is not None
+            _, drest, dclosed = pull(weighted_sum(dzs, state.task_weights, active=active))
+            return combined, drest, dclosed, None, _probe.on_board(state)
 
         layer.defvjp(forward, backward)
         copies, (others, aux) = layer(params, rest, closed_jaxpr.consts, active, probe)
@@ -137,7 +141,9 @@ def branched(
         out = _probe.by_task(names, [jax.tree.unflatten(z_treedef, copy) for copy in filled])
         return (out, aux) if has_aux else out
 
-    return of_parameters if mode == "parameters" else of_representation
+    if isinstance(pulled, Representation):
+        return of_representation
+    return of_parameters
 
 
 def _is_array(leaf: Any) -> bool:

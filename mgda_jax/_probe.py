@@ -58,7 +58,7 @@ def check_rule(who: str, weighting: Any) -> Weighting:
     if isinstance(weighting, RowRule):
         raise ValueError(
             f"{who}: weighting combines the rows themselves, expected a Weighting; give it to "
-            "aggregate, or to multitask_value_and_grad with mode='parameters'"
+            "aggregate, or to multitask_value_and_grad with mode='exact'"
         )
     if not isinstance(weighting, Weighting):
         raise ValueError(f"{who}: weighting: expected a Weighting, got {weighting!r}")

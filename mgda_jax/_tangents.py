@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from mgda_jax._own import scale_own
 from mgda_jax.mapped_axis import varying_axes, varying_axes_of_type
 
 PyTree = Any
@@ -36,20 +37,18 @@ class Parted(NamedTuple):
 
 def own_gradients(parted: Parted, own: list[Any], active: jax.Array | None) -> list[jax.Array]:
     """Σ_t ∂L_t of every own leaf, the inactive tasks left out: selected, they may hold NaN."""
-
-    def selected(leaf: jax.Array, task: int) -> jax.Array:
-        return leaf if active is None else jnp.where(active[task], leaf, jnp.zeros_like(leaf))
-
     totals = [jnp.zeros_like(leaf) for leaf in own]
     if parted.trunk_reads_own:
         together = [
-            functools.reduce(jnp.add, [selected(row, t) for t, row in enumerate(rows)])
+            functools.reduce(
+                jnp.add, [scale_own(row, t, None, active) for t, row in enumerate(rows)]
+            )
             for rows in parted.cotangents
         ]
         totals = parted.pull_trunk(together)[1]
     for task, of_task in enumerate(parted.own):
         totals = [
-            total if leaf is None else total + selected(leaf, task)
+            total if leaf is None else total + scale_own(leaf, task, None, active)
             for total, leaf in zip(totals, of_task, strict=True)
         ]
     return totals

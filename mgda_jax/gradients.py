@@ -1,7 +1,7 @@
 """Per-task gradients of any function from parameters to T losses."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from mgda_jax.mapped_axis import mean_over_axis
 from mgda_jax.tasks import check_names, path_name, stack_losses, task_mask, task_names
 
 PyTree = Any
+Pullbacks = Literal["vmap", "map", "unroll"]
 
 
 def task_gradients(
@@ -20,7 +21,7 @@ def task_gradients(
     shared: PyTree = None,
     has_aux: bool = False,
     *,
-    pullbacks: str | None = None,
+    pullbacks: Pullbacks | None = None,
     axis_name: Any = None,
 ) -> Callable[..., tuple[Any, PyTree]]:
     """Turn a function from parameters to T losses into one that also gives per-task gradients.
@@ -151,7 +152,7 @@ def check_shared(
 
 
 def over_tasks(
-    pull: Callable[[PyTree], PyTree], cotangents: PyTree, pullbacks: str | None
+    pull: Callable[[PyTree], PyTree], cotangents: PyTree, pullbacks: Pullbacks | None
 ) -> PyTree:
     """pull of every row of the cotangents (T, ...), stacked; see `task_gradients`."""
     num_tasks = jax.tree.leaves(cotangents)[0].shape[0]
@@ -169,7 +170,7 @@ def over_tasks(
 
 def check_pullbacks(pullbacks: Any) -> None:
     """Raise ValueError unless pullbacks is one of the known ways."""
-    if pullbacks not in (None, "vmap", "map", "unroll"):
+    if pullbacks not in (None, *get_args(Pullbacks)):
         raise ValueError(f"pullbacks: expected 'vmap', 'map', 'unroll' or None, got {pullbacks!r}")
 
 

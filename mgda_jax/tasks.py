@@ -148,6 +148,19 @@ def _names(value: PyTree) -> tuple[str, ...] | None:
     return None if fields is None else tuple(fields)
 
 
+def one_level(tree: PyTree) -> list[PyTree]:
+    """The children of a container in task order (dicts sorted by key); [] for a leaf."""
+    if jax.tree_util.all_leaves([tree]):
+        return []
+    return jax.tree.leaves(tree, is_leaf=lambda node: node is not tree)
+
+
+def child_names(tree: PyTree) -> tuple[str, ...]:
+    """The names of `one_level`'s children: keys, fields, or positions."""
+    children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)[0]
+    return tuple(path_name(path) for path, _ in children if path)
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """A pytree path as "encoder/conv/kernel", the form predicates and errors use."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

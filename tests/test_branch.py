@@ -180,7 +180,7 @@ def test_no_active_task_gives_zero():
         (rules.uncertainty(), "multitask_value_and_grad or aggregate"),
         (rules.min_norm(normalization="loss"), "reads 'losses'"),
         (rules.modo(gamma=0.1), "reads 'cross_gramian'"),
-        (rules.graddrop(), "mode='parameters'"),
+        (rules.graddrop(), "mode='exact'"),
         ("min_norm", "expected a Weighting"),
     ],
 )

@@ -13,6 +13,7 @@ from mgda_jax import (
     per_task_decode,
 )
 from mgda_jax import weighting as rules
+from mgda_jax.oracle import Exact
 from tests.branched_model import (
     BATCH,
     EPS,
@@ -62,10 +63,10 @@ def test_every_gramian_rule_gives_what_the_exact_oracle_gives(rule):
     np.testing.assert_allclose(weights, oracle_weights, atol=16 * EPS)
 
 
-@pytest.mark.parametrize("options", [{"mode": "representation"}, {"pullbacks": "map"}], ids=str)
+@pytest.mark.parametrize("options", [{"mode": "representation"}, {"mode": Exact("map")}], ids=str)
 def test_options_are_those_of_the_oracle(options):
     rule = rules.min_norm()
-    oracle = oracle_of(rule, **{"mode": "parameters", **options})
+    oracle = oracle_of(rule, **options)
     active = {"a": True, "b": False, "c": True}
     grads = jax.grad(total, argnums=(0, 1), has_aux=True)(
         SHARED, OWN, None, rule, active, **options
@@ -174,12 +175,12 @@ def test_parameters_and_representation_differ_where_the_encoder_bends():
 
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="mode: expected one of"):
-        branched(encode, 2, mode="exact")
-    with pytest.raises(ValueError, match="mode='parameters'"):
+        branched(encode, 2, mode="per")
+    with pytest.raises(ValueError, match="mode='exact'"):
         branched(encode, 2, rules.trimmed_mean())
     with pytest.raises(ValueError, match="branched: shared: expected a floating leaf"):
         branched(lambda w: w, 2)(jnp.arange(2))
     with pytest.raises(ValueError, match="branched: z: expected a floating leaf"):
         branched(lambda w: jnp.argmax(w), 2)(jnp.ones(2))
-    with pytest.raises(ValueError, match="pullbacks: expected"):
-        branched(encode, 2, pullbacks="loop")
+    with pytest.raises(ValueError, match="mode: branched takes 'exact'"):
+        branched(encode, 2, mode="per_task")

@@ -12,6 +12,7 @@ from mgda_jax import (
     per_task_decode,
     task_gradients,
 )
+from mgda_jax.oracle import Lean
 from mgda_jax.weighting import min_norm
 
 EPS = float(np.finfo(np.float32).eps)
@@ -108,7 +109,7 @@ HEADS = {
 
 @pytest.mark.parametrize(
     "options",
-    [dict(), dict(mode="parameters"), dict(mode="parameters", lean=True), dict(every=2)],
+    [dict(), dict(mode="exact"), dict(mode=Lean()), dict(every=2)],
 )
 def test_a_nan_label_stays_in_its_task_in_the_oracle(options):
     oracle = multitask_value_and_grad(

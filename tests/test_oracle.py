@@ -1,81 +1,35 @@
-"""The oracle and task_gradients against dense Jacobians and a float64 QP."""
+"""The oracle against dense Jacobians and a float64 QP."""
 
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import mgda_jax
-from mgda_jax import check_decode, masked_mean, multitask_value_and_grad, per_task_decode
-from mgda_jax.weighting import fixed, min_norm, uniform
+from mgda_jax import check_decode, multitask_value_and_grad, per_task_decode
+from mgda_jax.oracle import Exact, Lean, PerTask, Representation
+from mgda_jax.weighting import fixed, min_norm, trimmed_mean, uniform
+from tests.oracle_model import (
+    BATCH,
+    DECODE,
+    EPS,
+    HEADS,
+    LOSSES,
+    NUM_TASKS,
+    OWN,
+    OWN_GRADS,
+    ROWS,
+    SHARED,
+    TOL,
+    Z_ROWS,
+    close,
+    encode,
+    losses_of,
+)
 from tests.problems import reference
 from tests.pytrees import flat_rows
-
-EPS = float(np.finfo(np.float32).eps)
-TOL = 256 * EPS  # a dozen sums of tens of products each, between two programs
-NUM_TASKS = 3
-
-
-def data():
-    rng = np.random.default_rng(0)
-
-    def normal(*shape):
-        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
-
-    shared = {"w": normal(4, 5), "b": normal(5)}
-    own = {name: {"w": normal(5), "b": normal()} for name in "abc"}
-    batch = {"x": normal(6, 4), "y": normal(3, 6)}
-    return shared, own, batch
-
-
-SHARED, OWN, BATCH = data()
-
-
-def encode(shared, batch):
-    hidden = jnp.tanh(batch["x"] @ shared["w"] + shared["b"][None])
-    return {"hidden": hidden, "input": batch["x"] * jnp.sum(shared["b"])}
-
-
-def head(t, own, z, batch):
-    """Each task reads the hidden layer; task 0 also the second representation."""
-    out = z["hidden"] @ own["w"] + own["b"]
-    if t == 0:
-        out = out + jnp.sum(z["input"], axis=1)
-    return jnp.mean((out - batch["y"][t]) ** 2)
-
-
-HEADS = {name: functools.partial(head, t) for t, name in enumerate("abc")}
-DECODE = per_task_decode(HEADS)
-
-
-def losses_of(shared, own):
-    z = encode(shared, BATCH)
-    return jnp.stack([HEADS[name](own[name], z, BATCH) for name in "abc"])
-
-
-def dense():
-    """Losses, per-task rows of shared parameters, of the representation, and own gradients."""
-    losses = losses_of(SHARED, OWN)
-    rows = jax.jacobian(losses_of)(SHARED, OWN)
-    z = encode(SHARED, BATCH)
-    z_rows = jax.jacobian(
-        lambda z: jnp.stack([HEADS[name](OWN[name], z, BATCH) for name in "abc"])
-    )(z)
-    own = jax.grad(lambda own: jnp.sum(losses_of(SHARED, own)))(OWN)
-    return losses, rows, z_rows, own
-
-
-LOSSES, ROWS, Z_ROWS, OWN_GRADS = dense()
-
-
-def close(actual, expected, tol=TOL):
-    def compare(a, b):
-        scale = max(1.0, float(np.max(np.abs(b), initial=0)))
-        np.testing.assert_allclose(a, b, rtol=tol, atol=tol * scale)
-
-    jax.tree.map(compare, actual, expected)
 
 
 def combined(rows, weights):
@@ -90,10 +44,10 @@ def call(rule, own=OWN, decode=DECODE, batch=BATCH, extra=None, **options):
 
 MODES = {
     "representation": dict(mode="representation"),
-    "parameters": dict(mode="parameters"),
-    "lean": dict(mode="parameters", lean=True),
+    "exact": dict(mode="exact"),
+    "lean": dict(mode=Lean()),
 }
-MAPPED = {"mapped": dict(mode="parameters", pullbacks="map")}
+MAPPED = {"mapped": dict(mode=Exact(pullbacks="map"))}
 
 
 @pytest.mark.parametrize("options", (MODES | MAPPED).values(), ids=MODES | MAPPED)
@@ -120,7 +74,7 @@ def test_min_norm_against_dense(options, scope, normalization):
     close(own, expected, 4 * TOL)
 
 
-@pytest.mark.parametrize("mode", ["representation", "parameters"])
+@pytest.mark.parametrize("mode", ["representation", "exact"])
 def test_loss_weights_are_the_gradient_of_the_weighted_sum(mode):
     weights = np.array([0.5, 2.0, 3.0], np.float32)
     _, (shared, own), state = call(fixed(weights), mode=mode)
@@ -160,7 +114,7 @@ def test_stacked_heads_give_what_separate_heads_give(own_layout):
             close(actual[1][1], own, 4 * TOL)
 
 
-@pytest.mark.parametrize("mode", ["representation", "parameters"])
+@pytest.mark.parametrize("mode", ["representation", "exact"])
 def test_tuple_of_heads(mode):
     decode = per_task_decode(list(HEADS.values()))
     (losses, _), (shared, own), _ = call(min_norm(), tuple(OWN.values()), decode, mode=mode)
@@ -231,7 +185,7 @@ def test_representation_mode_is_one_encoder_pullback():
     text = jax.jit(oracle).lower(SHARED, OWN, BATCH, oracle.init()).as_text()
     assert "3x4x5xf32" not in text
     assert text.count("stablehlo.tanh") == 1
-    exact = multitask_value_and_grad(encode, DECODE, min_norm(), NUM_TASKS, mode="parameters")
+    exact = multitask_value_and_grad(encode, DECODE, min_norm(), NUM_TASKS, mode="exact")
     assert "3x4x5xf32" in jax.jit(exact).lower(SHARED, OWN, BATCH, exact.init()).as_text()
 
 
@@ -246,41 +200,40 @@ def test_lean_does_not_keep_all_gradients():
             x = jnp.tanh(x @ layer)
         return x
 
-    def temporaries(**options):
+    def temporaries(mode):
         oracle = multitask_value_and_grad(
             deep,
             lambda own, zs, _: jnp.sum(own * zs[:, 0], axis=1),
             min_norm(),
             8,
-            mode="parameters",
-            **options,
+            mode=mode,
         )
         step = jax.jit(lambda *arguments: oracle(*arguments, oracle.init()))
         return step.lower(shared, own, batch).compile().memory_analysis().temp_size_in_bytes
 
     everything = 4 * 8 * 12 * 128**2
-    assert temporaries(pullbacks="vmap") >= everything
-    assert temporaries(lean=True) <= 0.6 * everything
+    assert temporaries(Exact(pullbacks="vmap")) >= everything
+    assert temporaries(Lean()) <= 0.6 * everything
 
 
 def test_lean_runs_its_pullbacks_as_told():
     def program(pullbacks):
         oracle = multitask_value_and_grad(
-            encode, DECODE, min_norm(), NUM_TASKS, mode="parameters", lean=True, pullbacks=pullbacks
+            encode, DECODE, min_norm(), NUM_TASKS, mode=Lean(pullbacks)
         )
         step = jax.make_jaxpr(lambda: oracle(SHARED, OWN, BATCH, oracle.init())[1])
         return str(step())
 
-    loops = {how: program(how).count(" scan[") for how in (None, "vmap", "map", "unroll")}
-    assert loops["map"] == loops["vmap"] + 1 and loops[None] == loops["unroll"] == loops["vmap"]
-    assert program(None) == program("vmap") != program("unroll")
+    loops = {how: program(how).count(" scan[") for how in ("vmap", "map", "unroll")}
+    assert loops["map"] == loops["vmap"] + 1 and loops["unroll"] == loops["vmap"]
+    assert program("vmap") != program("unroll")
     expected = call(min_norm(), **MODES["lean"])
     for pullbacks in ("map", "unroll"):
-        close(call(min_norm(), **MODES["lean"], pullbacks=pullbacks)[1], expected[1], 4 * TOL)
+        close(call(min_norm(), mode=Lean(pullbacks))[1], expected[1], 4 * TOL)
 
 
 def test_a_rule_that_reads_nothing_forms_no_gramian():
-    oracle = multitask_value_and_grad(encode, DECODE, uniform(), NUM_TASKS, mode="parameters")
+    oracle = multitask_value_and_grad(encode, DECODE, uniform(), NUM_TASKS, mode="exact")
     text = jax.jit(oracle).lower(SHARED, OWN, BATCH, oracle.init()).as_text()
     assert "3x3xf32" not in text and "3x4x5xf32" not in text
 
@@ -314,7 +267,7 @@ def test_a_batch_per_task():
     rows = jax.jacobian(losses)(SHARED)
     for rule in (min_norm(), uniform()):
         oracle = multitask_value_and_grad(
-            encode_one, decode, rule, 3, mode="parameters", inputs="per_task", has_aux=True
+            encode_one, decode, rule, 3, mode="per_task", has_aux=True
         )
         (values, aux), (shared, _), state = jax.jit(oracle)(SHARED, OWN, batches, oracle.init())
         weights = reference(flat_rows(rows)) if "gramian" in rule.reads else np.ones(3)
@@ -382,15 +335,14 @@ def test_every_uses_the_last_weights_in_between(options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(pullbacks="scan"), "pullbacks: expected"),
         (dict(every=0), "every: expected an int >= 1"),
         (dict(every=2, weighting=uniform()), "every: applies to"),
-        (dict(mode="exact"), "mode: expected one of"),
-        (dict(inputs="own"), "inputs: expected one of"),
+        (dict(mode="shared"), "mode: expected one of"),
+        (dict(mode=Exact), "mode: expected one of"),
         (dict(own_layout="rows"), "own_layout: expected one of"),
         (dict(scope="none"), "scope: expected"),
-        (dict(inputs="per_task"), "no common representation"),
-        (dict(lean=True), "lean: applies to"),
+        (dict(weighting=trimmed_mean()), "mode: a RowRule needs the rows"),
+        (dict(weighting=trimmed_mean(), mode=Lean()), "mode: a RowRule needs the rows"),
         (dict(weighting="mgda"), "weighting: expected a Weighting"),
         (dict(num_tasks=0), "num_tasks must be an int >= 1"),
     ],
@@ -428,58 +380,12 @@ def test_check_decode_finds_a_leak():
         )
 
 
-# task_gradients
-
-
-@pytest.mark.parametrize("pullbacks", [None, "vmap", "map"])
-def test_task_gradients_are_the_jacobian(pullbacks):
-    def losses(params):
-        return losses_of(params["shared"], params["own"]), {"mean": jnp.mean(params["shared"]["b"])}
-
-    params = {"shared": SHARED, "own": OWN}
-    shared = {"shared": True, "own": False}
-    fn = mgda_jax.task_gradients(losses, shared=shared, has_aux=True, pullbacks=pullbacks)
-    (values, aux), grads = jax.jit(fn)(params)
-    close(values, LOSSES)
-    close(grads, {"shared": ROWS, "own": OWN_GRADS})
-    close(aux["mean"], jnp.mean(SHARED["b"]))
-
-
-def test_task_gradients_leave_inactive_heads_out():
-    fn = mgda_jax.task_gradients(
-        lambda p: losses_of(SHARED, p["own"]) + p["w"], shared=lambda path: path == "w"
-    )
-    _, grads = fn({"own": OWN, "w": jnp.zeros(3)}, active={"x": True, "y": False, "z": True})
-    close(grads["own"]["a"], OWN_GRADS["a"])
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(grads["own"]["b"]))
-    np.testing.assert_array_equal(grads["w"], np.eye(3))
-
-
-def test_task_gradients_feed_aggregate():
-    """A regulariser as an objective: it reads the shared parameters directly."""
-
-    def losses(p, x):
-        return jnp.mean((x @ p - 1) ** 2), 0.5 * jnp.sum(p**2)
-
-    params, x = jnp.array([0.5, -1.0]), BATCH["x"][:, :2]
-    _, rows = mgda_jax.task_gradients(losses)(params, x)
-    np.testing.assert_allclose(rows[1], params, rtol=8 * EPS)
-    tx = mgda_jax.mgda(2)
-    update, state = tx.update(rows, tx.init(params), params)
-    weights = reference(np.asarray(rows))
-    np.testing.assert_allclose(state.task_weights, weights, atol=TOL)
-    np.testing.assert_allclose(update, weights @ np.asarray(rows, np.float64), atol=TOL)
-
-
-def test_masked_mean():
-    values = jnp.array([[1.0, jnp.nan], [3.0, 5.0]])
-    mask = jnp.array([[True, False], [True, True]])
-    value, grad = jax.value_and_grad(masked_mean)(values, mask)
-    assert value == 3.0
-    np.testing.assert_allclose(grad, np.where(mask, 1 / 3, 0), rtol=4 * EPS)
-    value, grad = jax.value_and_grad(masked_mean)(values, jnp.zeros(2, bool))
-    assert value == 0.0 and not np.any(grad)
-    assert masked_mean(jnp.ones(3, jnp.bfloat16), jnp.ones(3, bool)).dtype == jnp.bfloat16
-    for bad in (jnp.ones(2), jnp.ones(3, bool)):
-        with pytest.raises(ValueError, match="mask: expected bool of shape"):
-            masked_mean(values, bad)
+def test_a_mode_prints_as_written_and_refuses_what_it_does_not_know():
+    for mode in (Exact(pullbacks="map"), Exact(), Lean(), PerTask(), Representation()):
+        assert eval(repr(mode)) == mode == pickle.loads(pickle.dumps(mode))
+        assert hash(mode) == hash(eval(repr(mode)))
+    for make in (Exact, Lean):
+        with pytest.raises(ValueError, match="pullbacks: expected"):
+            make(pullbacks="scan")
+    by_name = {n: call(min_norm(), mode=n) for n in ("exact", "parameters")}
+    jax.tree.map(np.testing.assert_array_equal, by_name["exact"], by_name["parameters"])

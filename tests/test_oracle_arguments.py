@@ -12,7 +12,7 @@ from mgda_jax import (
     per_task_decode,
     task_gradients,
 )
-from mgda_jax.encoder import Ragged
+from mgda_jax.oracle import Ragged
 from mgda_jax.weighting import min_norm
 from tests.problems import reference
 
@@ -32,7 +32,7 @@ def head(own, z, batch):
 
 
 DECODE = per_task_decode({"seg": head, "depth": head})
-PER_TASK = dict(mode="parameters", inputs="per_task")
+PER_TASK = dict(mode="per_task")
 
 
 def oracle_of(decode=DECODE, **options):
@@ -76,7 +76,6 @@ def test_a_traced_loss_scale_is_refused_for_its_shape_only():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(lean=1, mode="parameters"), "lean: expected True or False, got 1"),
         (dict(has_aux="no"), "has_aux: expected True or False"),
         (dict(every=True), "every: expected an int >= 1"),
         (dict(every=2.0), "every: expected an int >= 1"),

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from mgda_jax import multitask_value_and_grad, per_task_decode
+from mgda_jax.oracle import Lean
 from mgda_jax.weighting import min_norm, nash_mtl
 
 SHARED = jnp.array([[0.5, -1.0], [0.25, 2.0], [1.0, 0.5]])
 OWN = {"a": jnp.array([1.0, -1.0]), "b": jnp.array([0.5, 2.0])}
 X = jnp.array([[1.0, 2.0, -1.0], [0.5, -0.25, 3.0]])
-MODES = [dict(), dict(mode="parameters"), dict(mode="parameters", lean=True)]
+MODES = [dict(), dict(mode="exact"), dict(mode=Lean())]
 DECODE = per_task_decode({name: lambda own, z, x: jnp.mean((z @ own - 1) ** 2) for name in "ab"})
 
 

@@ -84,6 +84,7 @@ import mgda_jax
 from mgda_jax import aggregate, multitask_value_and_grad, per_task_decode, task_gradients
 from mgda_jax import weighting as rules
 from mgda_jax.mapped_axis import vary_like
+from mgda_jax.oracle import Lean
 
 rng = np.random.default_rng(2)
 normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
@@ -109,8 +110,8 @@ ORACLES = {
     "representation, losses": (rules.min_norm(normalization="loss+"), dict(scope="all")),
     "exact": (rules.min_norm(), dict(mode="parameters")),
     "exact, seldom": (rules.min_norm(), dict(mode="parameters", every=2)),
-    "lean": (rules.min_norm(), dict(mode="parameters", lean=True)),
-    "a batch per task": (rules.min_norm(), dict(mode="parameters", inputs="per_task")),
+    "lean": (rules.min_norm(), dict(mode=Lean())),
+    "a batch per task": (rules.min_norm(), dict(mode="per_task")),
     "rows": (rules.coordinate_median(), dict(mode="parameters")),
     "losses only": (rules.gls(), {}),
     "weights only": (rules.fixed({"a": 0.5, "b": 2.0}), dict(mode="parameters")),
@@ -119,7 +120,7 @@ ORACLES = {
 def everything(shared, own, batch, axis_name=None):
     out = {}
     for name, (rule, options) in ORACLES.items():
-        apart = "inputs" in options
+        apart = options.get("mode") == "per_task"
         oracle = multitask_value_and_grad(encode, per_task_decode(per_task if apart else heads),
                                           rule, 2, axis_name=axis_name, **options)
         given = {"a": batch, "b": batch | {"x": -batch["x"]}} if apart else batch

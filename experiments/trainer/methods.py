@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments.errors import ExperimentError, first_line
 from mgda_jax import RowRule, Weighting, weighting
+from mgda_jax.oracle import ModeName
 
 _ALIASES = {"mgda": "min_norm"}
 _UB = "_ub"
@@ -55,7 +56,7 @@ class Method:
     spec: str
     variants: tuple[Variant, ...]
     rule: Callable[[jax.Array], Weighting | RowRule]
-    mode: str
+    mode: ModeName
 
 
 def rule_names() -> list[str]:
@@ -153,7 +154,7 @@ def _parse_method(spec: str, tasks: Sequence[str], grid: int, steps_per_epoch: i
     check_rule(spec, rule, num_tasks)
     if name != rule_name and ("gramian" not in rule.reads or isinstance(rule, RowRule)):
         raise MethodError(f"--methods: {rule_name} reads no Gramian, so there is no {name}")
-    mode = "parameters" if name == rule_name else "representation"
+    mode: ModeName = "parameters" if name == rule_name else "representation"
     everything = Variant("", np.ones(num_tasks, np.float32), np.ones(num_tasks, bool))
     return Method(spec, (everything,), lambda _: rule, mode)
 

@@ -19,6 +19,7 @@ from experiments.trainer.problem import Problem, num_examples
 from experiments.trainer.recording import rule_log
 from experiments.trainer.step_inputs import StepPlan, extra_inputs, plan_chunk, plan_epoch
 from experiments.trainer.stream import Stream
+from mgda_jax.weighting.base import Scope
 
 PyTree = Any
 
@@ -38,7 +39,7 @@ class Recipe:
     batch_size: int
     optimizer: Callable[[jax.Array], optax.GradientTransformation]
     decay: Callable[[jax.Array], jax.Array]
-    scope: str | None = None
+    scope: Scope | None = None
 
 
 class Run(NamedTuple):

@@ -1,12 +1,12 @@
 """MGDA: the min-norm point of the (normalised) per-task gradients."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from mgda_jax._gramian import Gramian, as_gramian, normalize
-from mgda_jax.solvers.min_norm import min_norm_point
+from mgda_jax.solvers.min_norm import METHODS, Method, min_norm_point
 from mgda_jax.tasks import check_int
 from mgda_jax.weighting.arguments import active_mask, check_choice, check_flag
 from mgda_jax.weighting.base import Weighting
@@ -15,8 +15,7 @@ from mgda_jax.weighting.losses import valid_losses
 from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import normalized
 
-_NORMALIZATIONS = ("none", "l2", "loss", "loss+")
-_METHODS = ("exact", "frank_wolfe")
+Normalization = Literal["none", "l2", "loss", "loss+"]
 
 
 class MinNormState(NamedTuple):
@@ -37,8 +36,8 @@ class MinNormState(NamedTuple):
 @rule
 def min_norm(
     *,
-    normalization: str = "none",
-    method: str = "exact",
+    normalization: Normalization = "none",
+    method: Method = "exact",
     max_steps: int | None = None,
     authors_form: bool = False,
 ) -> Weighting:
@@ -80,8 +79,8 @@ def min_norm(
       optimization", 2012. Sener and Koltun, "Multi-Task Learning as
       Multi-Objective Optimization", NeurIPS 2018, Algorithms 1 and 2.
     """
-    check_choice(normalization, _NORMALIZATIONS, "min_norm: normalization")
-    check_choice(method, _METHODS, "min_norm: method")
+    check_choice(normalization, get_args(Normalization), "min_norm: normalization")
+    check_choice(method, METHODS, "min_norm: method")
     if max_steps is not None:
         max_steps = check_int(
             max_steps, lambda n: n >= 1, "min_norm: max_steps must be an int >= 1 or None"
@@ -108,7 +107,7 @@ def min_norm(
 
 
 def _scales(
-    rows: Gramian, losses: jax.Array | None, active: jax.Array | None, normalization: str
+    rows: Gramian, losses: jax.Array | None, active: jax.Array | None, normalization: Normalization
 ) -> jax.Array:
     """n_t up to a common factor, positive where the rows and losses are finite."""
     diagonal = jnp.diagonal(rows.matrix)

@@ -1,6 +1,6 @@
 """MoCo: tracked gradients, and weights on the simplex that follow them."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +49,8 @@ def moco(
     gamma: float | jax.Array = 0.1,
     gamma_decay: float | jax.Array = 0.5,
     rho: float | jax.Array = 0.0,
-    projection: str = "softmax",
-    normalization: str = "none",
+    projection: Literal["softmax", "simplex"] = "softmax",
+    normalization: Literal["none", "loss"] = "none",
 ) -> RowRule:
     """MoCo: MGDA's weights followed by small steps on tracked gradients.
 

@@ -1,7 +1,7 @@
 """The two contracts every rule is written against: Weighting and RowRule."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from mgda_jax.weighting.origin import Origin, reduce, represent
 
 PyTree = Any
 State = Any
+Scope = Literal["shared", "all"]
 
 
 class WeightUpdate(Protocol):
@@ -70,7 +71,7 @@ class Weighting(NamedTuple):
     init: Callable[[int], State]
     update: WeightUpdate
     reads: frozenset[str] = frozenset({"gramian"})
-    scope: str = "shared"
+    scope: Scope = "shared"
     origin: Origin | None = None
 
     __repr__ = represent

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mgda_jax.weighting.base import RowRule, Weighting
+from mgda_jax.weighting.base import RowRule, Scope, Weighting
 
 PyTree = Any
 
@@ -34,7 +34,7 @@ def init_state(
     return AggregateState(jnp.zeros(num_tasks), weighting.init(num_tasks))
 
 
-def check_rule(weighting: Any, scope: Any) -> str:
+def check_rule(weighting: Any, scope: Any) -> Scope:
     """The rule's own scope, or the one asked for: "shared" or "all".
 
     Raises:

@@ -246,7 +246,7 @@ def test_distances_are_the_squared_ones():
 
 
 def test_tasks_with_inputs_of_their_own_share_an_encoder():
-    """No common representation: exact MGDA on one forward a task (inputs="per_task")."""
+    """No common representation: exact MGDA on one forward a task (mode="per_task")."""
     model, (x, targets) = MODELS["mmoe"]()
     other = x[::-1]
     batch = {"a": x, "b": other}
@@ -259,9 +259,7 @@ def test_tasks_with_inputs_of_their_own_share_an_encoder():
             for task in TASKS
         }
     )
-    oracle = multitask_value_and_grad(
-        model.encode, decode, min_norm(), 2, mode="parameters", inputs="per_task"
-    )
+    oracle = multitask_value_and_grad(model.encode, decode, min_norm(), 2, mode="per_task")
     params, tx = model.init(jax.random.key(0)), optax.adam(1e-2)
 
     @jax.jit

@@ -17,9 +17,9 @@ from mgda_jax import RowRule, weighting
 from mgda_jax import Weighting as WeightingRule
 
 COLUMNS = {
-    "exact": "gradients of the shared parameters: `aggregate`, and the oracle's `parameters` mode",
+    "exact": "gradients of the shared parameters: `aggregate`, and the oracle's `exact` mode",
     "representation": "gradients of the representation: the oracle's `representation` mode",
-    "lean": "exact weights without stacked gradients: the oracle's `lean=True`",
+    "lean": "exact weights without stacked gradients: the oracle's `Lean()`",
     "active": "a step on some of the tasks is the rule on those alone",
     "vmap": "many problems in one program give what they give one by one",
     "preference": "a vector that says how much each task counts",

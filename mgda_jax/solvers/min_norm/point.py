@@ -1,5 +1,7 @@
 """`min_norm_point`: from any Gramian to certified, differentiable weights."""
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -12,7 +14,8 @@ from mgda_jax.solvers.min_norm.interior_point import default_max_steps, interior
 from mgda_jax.solvers.min_norm.solution import MinNormSolution, kkt
 from mgda_jax.tasks import check_int
 
-METHODS = ("exact", "frank_wolfe")
+Method = Literal["exact", "frank_wolfe"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 # The cap of the paper's public code.
 _FRANK_WOLFE_STEPS = 250
@@ -22,7 +25,7 @@ def min_norm_point(
     gramian: Gramian | jax.typing.ArrayLike,
     *,
     active: jax.typing.ArrayLike | None = None,
-    method: str = "exact",
+    method: Method = "exact",
     max_steps: int | None = None,
 ) -> MinNormSolution:
     """The shortest vector in the convex hull of T gradients, as weights.
@@ -114,7 +117,7 @@ def _select(
 
 
 def _solve(
-    matrix: jax.Array, active: jax.Array | None, method: str, max_steps: int | None
+    matrix: jax.Array, active: jax.Array | None, method: Method, max_steps: int | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """weights (T,), face (T,), kkt (), steps (), every degenerate case included."""
     size, dtype = matrix.shape[0], matrix.dtype
@@ -138,7 +141,7 @@ def _solve(
 
 
 def _dispatch(
-    matrix: jax.Array, active: jax.Array | None, method: str, max_steps: int | None
+    matrix: jax.Array, active: jax.Array | None, method: Method, max_steps: int | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     size, dtype = matrix.shape[0], matrix.dtype
     if size <= 2:

@@ -37,22 +37,22 @@ def init_renewal(every: int, state: AggregateState) -> AggregateState:
 
 def renew(
     every: int,
-    fresh: Callable[[Any], tuple[jax.Array, Any, PyTree]],
+    fresh: Callable[[AggregateState], tuple[PyTree, AggregateState]],
     again: Callable[[jax.Array], PyTree],
     state: AggregateState,
     active: jax.Array | None,
-) -> tuple[jax.Array, Any, PyTree]:
-    """Weights, rule state and shared gradient of this step.
+) -> tuple[PyTree, AggregateState]:
+    """The shared gradient of this step and the state after it.
 
     Args:
       every: k.
-      fresh: `fresh(rule_state) -> (weights, rule_state, gradient)`, when it is due.
+      fresh: `fresh(state) -> (gradient, state)`, when it is due.
       again: `again(weights) -> gradient`, with the last weights, when it is not.
       state: of the last step.
       active: (T,) bool or None; the last weights of tasks inactive now are left out.
     """
     if every == 1:
-        return fresh(state.weighting)
+        return fresh(state)
     if not isinstance(state.weighting, EveryState):
         raise ValueError(
             f"state: with every={every} expected the state of an oracle made with every > 1, "
@@ -66,16 +66,13 @@ def renew(
     due = (count == 0) | ~jnp.all(jnp.isfinite(last)) | jnp.any(taking_part & ~solved)
 
     def is_due():
-        weights, new, gradient = fresh(rule_state)
-        return (
-            weights.astype(last.dtype),
-            EveryState(jnp.ones_like(count), taking_part, new),
-            gradient,
-        )
+        gradient, new = fresh(state._replace(weighting=rule_state))
+        renewed = EveryState(jnp.ones_like(count) % every, taking_part, new.weighting)
+        return gradient, new._replace(weighting=renewed)
 
     def is_not():
         weights = jnp.where(taking_part, last, jnp.zeros_like(last))
-        return weights, EveryState(count + 1, solved, rule_state), again(weights)
+        kept = EveryState((count + 1) % every, solved, rule_state)
+        return again(weights), AggregateState(weights, kept)
 
-    weights, new, gradient = lax.cond(due, is_due, is_not)
-    return weights, new._replace(count=new.count % every), gradient
+    return lax.cond(due, is_due, is_not)

@@ -1,49 +1,47 @@
 """What the oracle asks of its options and of the arguments of a call."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from mgda_jax.oracle._exact import Exact
+from mgda_jax.oracle._modes import Mode
+from mgda_jax.oracle._per_task import PerTask
+from mgda_jax.oracle._representation import Representation
 from mgda_jax.tasks import path_name
-from mgda_jax.weighting.base import RowRule, Weighting
 
 PyTree = Any
-_MODES = ("representation", "parameters")
-_INPUTS = ("shared", "per_task")
+ModeName = Literal["representation", "exact", "parameters", "per_task"]
+OwnLayout = Literal["stacked", "per_task"]
+_MODES: dict[str, Callable[[], Mode]] = {
+    "representation": Representation,
+    "exact": Exact,
+    "parameters": Exact,
+    "per_task": PerTask,
+}
 
 
-def check_options(
-    weighting: Weighting | RowRule,
-    mode: Any,
-    inputs: Any,
-    own_layout: Any,
-    has_aux: Any,
-    lean: Any,
-) -> None:
-    """ValueError for an unknown option, and for options that exclude each other."""
-    for name, value in (("has_aux", has_aux), ("lean", lean)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}: expected True or False, got {value!r}")
-    for name, value, allowed in (
-        ("mode", mode, _MODES),
-        ("inputs", inputs, _INPUTS),
-        ("own_layout", own_layout, (None, "stacked", "per_task")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name}: expected one of {allowed}, got {value!r}")
-    if mode == "representation" and isinstance(weighting, RowRule):
-        raise ValueError("mode: a RowRule needs the rows themselves, expected 'parameters'")
-    if mode == "representation" and inputs == "per_task":
+def as_mode(mode: Any) -> Mode:
+    """The mode that a name is short for, or the mode itself."""
+    if isinstance(mode, Mode):
+        return mode
+    if not isinstance(mode, str) or mode not in _MODES:
         raise ValueError(
-            "inputs: with a batch per task there is no common representation, expected "
-            "mode='parameters'"
+            f"mode: expected one of {tuple(_MODES)} or a mode such as {Exact('map')}, got {mode!r}"
         )
-    if lean and (
-        mode == "representation" or inputs == "per_task" or isinstance(weighting, RowRule)
-    ):
-        raise ValueError("lean: applies to a Weighting in mode 'parameters' with shared inputs")
+    return _MODES[mode]()
+
+
+def check_options(own_layout: Any, has_aux: Any) -> None:
+    """ValueError for an unknown option."""
+    if not isinstance(has_aux, bool):
+        raise ValueError(f"has_aux: expected True or False, got {has_aux!r}")
+    allowed = (None, *get_args(OwnLayout))
+    if own_layout not in allowed:
+        raise ValueError(f"own_layout: expected one of {allowed}, got {own_layout!r}")
 
 
 def check_keywords(extra: dict[str, Any], reads: frozenset[str]) -> None:

@@ -8,9 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mgda_jax.encoder import Ragged, child_names, one_level
+from mgda_jax._own import scale_own
 from mgda_jax.gradients import vjp
-from mgda_jax.tasks import check_names, cotangent, path_name, stack_losses, task_names
+from mgda_jax.oracle._ragged import Ragged
+from mgda_jax.tasks import (
+    check_names,
+    child_names,
+    cotangent,
+    one_level,
+    path_name,
+    stack_losses,
+    task_names,
+)
 
 PyTree = Any
 
@@ -155,35 +164,17 @@ def find_layout(
     return own_layout
 
 
-def scale_own(
+def scale_heads(
     own_grads: PyTree, layout: str | None, weights: jax.Array | None, active: jax.Array | None
 ) -> PyTree:
-    """Head t's gradients times w_t (None: unscaled), selected zero where t is inactive."""
-
-    def scale(leaf, weight, is_active):
-        if weight is not None:
-            leaf = leaf * weight.astype(leaf.dtype)
-        return leaf if is_active is None else jnp.where(is_active, leaf, jnp.zeros_like(leaf))
-
+    """`scale_own` of every leaf, by the layout of own; as they are where it is unknown."""
     if layout == "stacked":
-
-        def whole(leaf):
-            def column(vector):
-                return None if vector is None else vector.reshape((-1,) + (1,) * (leaf.ndim - 1))
-
-            return scale(leaf, column(weights), column(active))
-
-        return jax.tree.map(whole, own_grads)
+        return jax.tree.map(lambda leaf: scale_own(leaf, None, weights, active), own_grads)
     if layout == "per_task":
-        children = one_level(own_grads)
         scaled = [
-            jax.tree.map(lambda leaf, t=t: scale(leaf, _at(weights, t), _at(active, t)), child)
-            for t, child in enumerate(children)
+            jax.tree.map(lambda leaf, t=t: scale_own(leaf, t, weights, active), child)
+            for t, child in enumerate(one_level(own_grads))
         ]
         structure = jax.tree.structure(own_grads, is_leaf=lambda node: node is not own_grads)
         return jax.tree.unflatten(structure, scaled)
     return own_grads
-
-
-def _at(vector: jax.Array | None, task: int) -> jax.Array | None:
-    return None if vector is None else vector[task]

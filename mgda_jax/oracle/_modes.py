@@ -1,0 +1,77 @@
+"""A mode of the oracle: how the encoder is pulled back, what the rows are, how they combine."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mgda_jax._gramian import Gramian
+from mgda_jax.gradients import vjp
+from mgda_jax.mapped_axis import mean_over_axis
+from mgda_jax.weighting.base import RowRule, Weighting
+
+PyTree = Any
+
+
+class Encoder(NamedTuple):
+    """An encoder at one point, and the way it is pulled back.
+
+    Attributes:
+      zs: the representation, one copy per task: leaves (T, *shape), or `Ragged`.
+      aux: encode's auxiliary output, or None.
+      rows: `rows(dzs)`, of which the rule sees the Gramian: leaves (T, *shape).
+      gramian: `gramian(rows, active)` of the whole batch.
+      combine: `combine(dzs, rows, weights, active) -> gradient` of Σ_t w_t L_t; rows are None
+        where nothing has asked for them. It is a mean over the mapped axis, where there is one.
+    """
+
+    zs: PyTree
+    aux: Any
+    rows: Callable[[PyTree], PyTree]
+    gramian: Callable[[PyTree, jax.Array | None], Gramian]
+    combine: Callable[..., PyTree]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """What `multitask_value_and_grad` takes as mode: `Representation`, `Exact`, `PerTask`, …"""
+
+    def check_rule(self, weighting: Weighting | RowRule) -> None:
+        """ValueError for a rule that reads what this mode does not form."""
+
+    def check_batch(self, batch: PyTree, losses: PyTree) -> None:
+        """ValueError for a batch that does not fit the losses."""
+
+    def at(
+        self,
+        encode: Callable[..., Any],
+        shared: PyTree,
+        batch: PyTree,
+        *,
+        num_tasks: int,
+        has_aux: bool,
+        axis_name: Any,
+    ) -> Encoder:
+        """One forward pass of the encoder; arguments as in `multitask_value_and_grad`."""
+        raise NotImplementedError
+
+
+def one_forward(
+    encode: Callable[..., Any],
+    shared: PyTree,
+    batch: PyTree,
+    num_tasks: int,
+    has_aux: bool,
+    axis_name: Any,
+) -> tuple[PyTree, Callable[[PyTree], PyTree], Any]:
+    """One copy of z per task, the pullback of one cotangent to the shared parameters, and aux."""
+    z, pull, aux = vjp(lambda p: encode(p, batch), shared, has_aux=has_aux)
+    zs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *jnp.shape(leaf))), z)
+    return zs, reduced(pull, axis_name), aux
+
+
+def reduced(pull: Callable[[PyTree], tuple], axis_name: Any) -> Callable[[PyTree], PyTree]:
+    """The pullback of the whole batch: reduced before any Gramian, which is quadratic."""
+    return lambda dz: mean_over_axis(pull(dz)[0], axis_name)
