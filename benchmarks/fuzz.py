@@ -120,8 +120,9 @@ def compiled(name: str, num_tasks: int) -> Any:
         state, answers = jax.lax.scan(step, init, jnp.linspace(1.0, 1.25, steps))
         numbers = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
         clean = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in numbers] or [True]))
-        shown = {f: getattr(state, f) for f in ("kkt", "residual", "regularization", "feasible")
-                 if hasattr(state, f)}  # fmt: skip
+        report = getattr(state, "report", state)
+        shown = {f: getattr(report, f) for f in ("kkt", "residual", "regularization", "feasible")
+                 if hasattr(report, f)}  # fmt: skip
         return given.matrix, answers[-1], clean, shown
 
     run = jax.jit(jax.vmap(solve))

@@ -12,7 +12,7 @@ from mgda_jax._aggregate import aggregate_states
 from mgda_jax._diagnostics import Diagnostics
 from mgda_jax._recorded import Recorded
 from mgda_jax.tasks import stack_losses, task_names
-from mgda_jax.weighting._min_norm import MinNormState
+from mgda_jax.weighting._min_norm import MinNormReport
 from mgda_jax.weighting.state import AggregateState
 
 PyTree = Any
@@ -65,7 +65,7 @@ def log_dict(
     """
     found = _only_state(state)
     reports = _nodes(found, Recorded)
-    minima = _nodes(found, MinNormState)
+    minima = _nodes(found, MinNormReport)
     weights = found.task_weights
     num_tasks = _num_tasks(weights, reports, losses)
     values = None if losses is None else stack_losses(losses, num_tasks)

@@ -19,7 +19,7 @@ from mgda_jax.weighting._go4align import go4align
 from mgda_jax.weighting._imtl import imtl_l
 
 # Rules of the Gramian: weights from inner products of the gradients.
-from mgda_jax.weighting._min_norm import min_norm, MinNormState
+from mgda_jax.weighting._min_norm import min_norm, MinNormReport
 from mgda_jax.weighting._aligned_mtl import aligned_mtl
 from mgda_jax.weighting._cagrad import cagrad
 from mgda_jax.weighting._config import config
@@ -74,7 +74,7 @@ def rules() -> dict[str, Callable[..., Weighting | RowRule]]:
 
 
 __all__ = [
-    "MinNormState",
+    "MinNormReport",
     "active_gramian",
     "aligned_mtl",
     "as_gramian",

@@ -21,7 +21,7 @@ PyTree = Any
 _SCALE_MODES = ("min", "median", "rmse")
 
 
-class AlignedState(NamedTuple):
+class AlignedReport(NamedTuple):
     """What the last update reported.
 
     Attributes:
@@ -83,9 +83,9 @@ def aligned_mtl(
             rank_tolerance, lambda x: x >= 0, "aligned_mtl: rank_tolerance must be >= 0 or None"
         )
 
-    def init(num_tasks: int) -> AlignedState:
+    def init(num_tasks: int) -> AlignedReport:
         del num_tasks
-        return AlignedState(jnp.zeros((), jnp.int32))
+        return AlignedReport(jnp.zeros((), jnp.int32))
 
     def update(state, *, gramian, active=None, **_):
         del state
@@ -108,6 +108,6 @@ def aligned_mtl(
         coordinates = jnp.matmul(share, vectors, precision="highest")
         scaled = jnp.where(kept, coordinates / jnp.sqrt(values), jnp.zeros_like(values))
         weights = jnp.sqrt(square) * jnp.matmul(vectors, scaled, precision="highest")
-        return jnp.where(rank == 0, share, weights), AlignedState(rank)
+        return jnp.where(rank == 0, share, weights), AlignedReport(rank)
 
     return Weighting(init, update)

@@ -26,7 +26,7 @@ _RESCALES = ("none", "1+c", "1+c^2")
 _MAX_LEVELS = 24
 
 
-class CAGradState(NamedTuple):
+class CAGradReport(NamedTuple):
     """What the last solve reported.
 
     Attributes:
@@ -111,9 +111,9 @@ def cagrad(
     check_preference(preference, "cagrad")
     check_choice(rescale, _RESCALES, "cagrad: rescale")
 
-    def init(num_tasks: int) -> CAGradState:
+    def init(num_tasks: int) -> CAGradReport:
         del num_tasks
-        return CAGradState(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return CAGradReport(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
 
     def update(state, *, gramian, active=None, **_):
         del state
@@ -129,7 +129,7 @@ def cagrad(
         weights = share + length * end.y / unit.norms
         if rescale != "none":
             weights = weights / (1 + (radius if rescale == "1+c" else radius * radius))
-        return weights, CAGradState(end.residual, end.regularization, end.steps)
+        return weights, CAGradReport(end.residual, end.regularization, end.steps)
 
     return Weighting(init, update)
 

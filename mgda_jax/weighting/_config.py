@@ -8,7 +8,7 @@ from mgda_jax.solvers.spectrum import spectrum
 from mgda_jax.weighting.arguments import check_preference, preference_vector
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import divide
-from mgda_jax.weighting.equal_shares import EqualState, dot, init_equal, residual, solve
+from mgda_jax.weighting.equal_shares import EqualReport, dot, init_equal, residual, solve
 from mgda_jax.weighting.origin import rule
 from mgda_jax.weighting.unit_gramian import unit_gramian
 
@@ -66,6 +66,6 @@ def config(*, preference: PyTree = None) -> Weighting:
         shares = solve(unit, spectral, inverse, projections)
         length = jnp.sum(jnp.where(unit.nonzero, unit.norms * projections, 0))
         weights = divide(shares, jnp.sum(shares * projections)) * length / unit.norms
-        return weights, EqualState(residual(unit, shares, cosines))
+        return weights, EqualReport(residual(unit, shares, cosines))
 
     return Weighting(init_equal, update)

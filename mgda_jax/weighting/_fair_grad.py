@@ -22,7 +22,7 @@ from mgda_jax.weighting.unit_gramian import unit_gramian
 PyTree = Any
 
 
-class FairState(NamedTuple):
+class FairReport(NamedTuple):
     """What the last solve of `fair_grad` reported.
 
     Attributes:
@@ -83,9 +83,9 @@ def fair_grad(
     check_preference(preference, "fair_grad", positive=True)
     check_max_norm(max_norm, "fair_grad")
 
-    def init(num_tasks: int) -> FairState:
+    def init(num_tasks: int) -> FairReport:
         del num_tasks
-        return FairState(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return FairReport(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
 
     def update(state, *, gramian, active=None, **_):
         del state
@@ -106,6 +106,6 @@ def fair_grad(
             weights = representable(scaled, whole)
         else:
             weights = clip_norm(scaled, whole, unit, max_norm)
-        return weights, FairState(bargain.residual, bargain.regularization, bargain.steps)
+        return weights, FairReport(bargain.residual, bargain.regularization, bargain.steps)
 
     return Weighting(init, update)

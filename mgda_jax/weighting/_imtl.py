@@ -6,7 +6,7 @@ import optax
 
 from mgda_jax.weighting.base import Weighting
 from mgda_jax.weighting.division import divide
-from mgda_jax.weighting.equal_shares import EqualState, equal_shares, init_equal
+from mgda_jax.weighting.equal_shares import EqualReport, equal_shares, init_equal
 from mgda_jax.weighting.learned import LearnedState, chosen_optimizer, init_learned, learn
 from mgda_jax.weighting.losses import active_losses, raised_losses, valid_losses
 from mgda_jax.weighting.origin import rule
@@ -48,7 +48,7 @@ def imtl_g() -> Weighting:
         unit = unit_gramian(gramian, active)
         shares, residual = equal_shares(unit)
         weights = shares / unit.norms
-        return divide(weights, _total(weights)), EqualState(residual)
+        return divide(weights, _total(weights)), EqualReport(residual)
 
     return Weighting(init_equal, update)
 

@@ -18,7 +18,7 @@ from mgda_jax.weighting.unit_gramian import normalized
 Normalization = Literal["none", "l2", "loss", "loss+"]
 
 
-class MinNormState(NamedTuple):
+class MinNormReport(NamedTuple):
     """What the last solve reported.
 
     Attributes:
@@ -87,9 +87,9 @@ def min_norm(
         )
     check_flag(authors_form, "min_norm: authors_form")
 
-    def init(num_tasks: int) -> MinNormState:
+    def init(num_tasks: int) -> MinNormReport:
         del num_tasks
-        return MinNormState(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return MinNormReport(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
 
     def update(state, *, gramian, losses=None, active=None, **_):
         del state
@@ -100,7 +100,7 @@ def min_norm(
         weights = solution.weights
         if normalization != "none" and not authors_form:
             weights = normalized(weights / scale)
-        return weights, MinNormState(solution.norm, solution.kkt, solution.steps)
+        return weights, MinNormReport(solution.norm, solution.kkt, solution.steps)
 
     reads = {"gramian", "losses"} if normalization.startswith("loss") else {"gramian"}
     return Weighting(init, update, frozenset(reads), "shared")

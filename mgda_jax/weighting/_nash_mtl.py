@@ -23,6 +23,20 @@ from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 PyTree = Any
 
 
+class NashReport(NamedTuple):
+    """What the last solve reported.
+
+    Attributes:
+      residual: () max_t |w_t (Mw + λ·diag(M)w)_t / c_t − 1|.
+      regularization: () λ, zero where the equation has a solution.
+      steps: () int32 Newton steps.
+    """
+
+    residual: jax.Array
+    regularization: jax.Array
+    steps: jax.Array
+
+
 class NashState(NamedTuple):
     """State of `nash_mtl`.
 
@@ -30,17 +44,13 @@ class NashState(NamedTuple):
       weights: (T,) the last solution, before the norm is clipped.
       count: () int32, updates so far.
       solved: (T,) bool, the tasks that had a part in the last solve.
-      residual: () max_t |w_t (Mw + λ·diag(M)w)_t / c_t − 1| at the last solve.
-      regularization: () λ of the last solve, zero where the equation has a solution.
-      steps: () int32 Newton steps of the last solve.
+      report: of the last solve.
     """
 
     weights: jax.Array
     count: jax.Array
     solved: jax.Array
-    residual: jax.Array
-    regularization: jax.Array
-    steps: jax.Array
+    report: NashReport
 
 
 @rule
@@ -99,7 +109,8 @@ def nash_mtl(
         # One array each: leaves that share a buffer cannot be donated.
         count, steps = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         solved = jnp.zeros(num_tasks, bool)
-        return NashState(jnp.zeros(num_tasks), count, solved, jnp.zeros(()), jnp.zeros(()), steps)
+        report = NashReport(jnp.zeros(()), jnp.zeros(()), steps)
+        return NashState(jnp.zeros(num_tasks), count, solved, report)
 
     def solve(unit: UnitGramian, active: jax.Array | None) -> NashState:
         share = preference_vector(preference, unit, active, "nash_mtl")
@@ -110,9 +121,7 @@ def nash_mtl(
             weights,
             jnp.zeros((), jnp.int32),
             active_mask(active, len(weights)),
-            bargain.residual,
-            bargain.regularization,
-            bargain.steps,
+            NashReport(bargain.residual, bargain.regularization, bargain.steps),
         )
 
     # Jitted, so that a call outside any jit finds its program again.

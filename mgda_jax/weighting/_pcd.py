@@ -16,21 +16,30 @@ from mgda_jax.weighting.unit_gramian import UnitGramian, unit_gramian
 PyTree = Any
 
 
+class PCDReport(NamedTuple):
+    """What the last quadratic program reported.
+
+    Attributes:
+      feasible: () bool, whether the constraints had a common solution.
+      residual: () optimality residual, see `mgda_jax.solvers.box_qp.nonnegative_qp`.
+    """
+
+    feasible: jax.Array
+    residual: jax.Array
+
+
 class PCDState(NamedTuple):
     """State of `pcd`.
 
     Attributes:
       norms: (T,) √v̂, the root mean square of each gradient's norm, bias-corrected.
       counts: (T,) int32, updates in which the task was active.
-      feasible: () bool, whether the last constraints had a common solution.
-      residual: () optimality residual of the last quadratic program, see
-        `mgda_jax.solvers.box_qp.nonnegative_qp`.
+      report: of the last step.
     """
 
     norms: jax.Array
     counts: jax.Array
-    feasible: jax.Array
-    residual: jax.Array
+    report: PCDReport
 
 
 @rule
@@ -85,7 +94,8 @@ def pcd(
         if primary >= num_tasks:
             raise ValueError(f"pcd: primary must be one of {num_tasks} tasks, got {primary}")
         counts = jnp.zeros(num_tasks, jnp.int32)
-        return PCDState(jnp.zeros(num_tasks), counts, jnp.ones((), bool), jnp.zeros(()))
+        report = PCDReport(jnp.ones((), bool), jnp.zeros(()))
+        return PCDState(jnp.zeros(num_tasks), counts, report)
 
     def update(state, *, gramian, active=None, **_):
         unit = unit_gramian(gramian, active)
@@ -111,7 +121,7 @@ def pcd(
         halts = vanished | (~unit.nonzero[primary] & ~jnp.isnan(square))
         scale = unit.norms[primary] / jnp.sqrt(jnp.where(halts, jnp.ones_like(square), square))
         weights = jnp.where(halts, jnp.zeros_like(shares), shares * scale / unit.norms)
-        return weights, PCDState(average, counts, feasible, residual)
+        return weights, PCDState(average, counts, PCDReport(feasible, residual))
 
     return Weighting(init, update)
 

@@ -54,7 +54,8 @@ class Weighting(NamedTuple):
 
     Attributes:
       init: `init(num_tasks) -> state`. State is a NamedTuple of arrays (a PRNG
-        key as its data), floats in JAX's default float dtype, finite.
+        key as its data), floats in JAX's default float dtype, finite. What only logs read is
+        called a report: the field `report`, or all of it where the next step reads nothing.
       update: `update(state, *, gramian=None, losses=None, key=None, active=None,
         **extra) -> (weights, state)`. gramian is a `Gramian` (or a raw (T, T)
         array), losses (T,), active (T,) bool or None, weights (T,). With `active`

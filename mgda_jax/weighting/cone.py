@@ -9,7 +9,7 @@ from mgda_jax.solvers.box_qp import QPSolution, nonnegative_qp
 from mgda_jax.weighting.unit_gramian import UnitGramian
 
 
-class ConeProjectionState(NamedTuple):
+class ConeReport(NamedTuple):
     """What the last projection reported.
 
     Attributes:
@@ -25,9 +25,9 @@ class ConeProjectionState(NamedTuple):
     steps: jax.Array
 
 
-def init_cone(num_tasks: int) -> ConeProjectionState:
+def init_cone(num_tasks: int) -> ConeReport:
     del num_tasks
-    return ConeProjectionState(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
+    return ConeReport(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
 
 
 def project(unit: UnitGramian, linear: jax.Array) -> QPSolution:
@@ -37,7 +37,7 @@ def project(unit: UnitGramian, linear: jax.Array) -> QPSolution:
     return solution._replace(x=jnp.where(nonzero, solution.x, jnp.zeros_like(linear)))
 
 
-def report(solution: QPSolution) -> ConeProjectionState:
-    return ConeProjectionState(
+def report(solution: QPSolution) -> ConeReport:
+    return ConeReport(
         jnp.max(solution.residual), jnp.max(solution.regularization), jnp.max(solution.steps)
     )

@@ -9,7 +9,7 @@ from mgda_jax.solvers.spectrum import Spectrum, spectrum
 from mgda_jax.weighting.unit_gramian import UnitGramian
 
 
-class EqualState(NamedTuple):
+class EqualReport(NamedTuple):
     """What the last solve reported.
 
     Attributes:
@@ -20,9 +20,9 @@ class EqualState(NamedTuple):
     residual: jax.Array
 
 
-def init_equal(num_tasks: int) -> EqualState:
+def init_equal(num_tasks: int) -> EqualReport:
     del num_tasks
-    return EqualState(jnp.zeros(()))
+    return EqualReport(jnp.zeros(()))
 
 
 def equal_shares(unit: UnitGramian) -> tuple[jax.Array, jax.Array]:

@@ -60,7 +60,7 @@ def test_the_primary_and_one_fraction_per_task():
     weights, state = weigh(rows, primary=2, tau=tau)
     expected = papers_direction(rows, (rows**2).sum(axis=1), list(tau.values()), 2)
     np.testing.assert_allclose(weights @ rows, expected, atol=512 * EPS["float32"])
-    assert state.feasible and state.residual < 32 * EPS["float32"]
+    assert state.report.feasible and state.report.residual < 32 * EPS["float32"]
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     assert state.counts.tolist() == [1] * 4
     d = expected / np.linalg.norm(expected)
@@ -97,8 +97,8 @@ def test_constraints_without_a_solution_are_dropped(dtype):
     rows = np.array([[1.0, 0.2, 0.0], [0.0, 1.0, 0.0], [0.0, -3.0, 0.0]])
     weights, state = weigh(rows, dtype, tau=0.1)
     np.testing.assert_allclose(weights, [1, 0, 0], rtol=8 * EPS[dtype])
-    assert not state.feasible
-    assert weigh(rows[:2], dtype, tau=0.1)[1].feasible
+    assert not state.report.feasible
+    assert weigh(rows[:2], dtype, tau=0.1)[1].report.feasible
 
 
 def test_duplicates_and_dependent_rows_are_feasible():
@@ -107,7 +107,7 @@ def test_duplicates_and_dependent_rows_are_feasible():
     rows[4] = rows[3]
     weights, state = weigh(rows, tau=0.1)
     expected = papers_direction(rows, (rows**2).sum(axis=1), 0.1)
-    assert state.feasible
+    assert state.report.feasible
     np.testing.assert_allclose(weights @ rows, expected, atol=1e3 * EPS["float32"])
 
 
