@@ -1,13 +1,13 @@
 """What a multi-task step costs, relative to the step on the summed loss.
 
-    python -m benchmarks.step [--rounds N] [--only STEP ...]
+    python -m benchmarks.step [--rounds N] [--only STEP ...] [--models lenet wide many deep]
 
-Three models: LeNet with 2 heads (21k shared parameters), a dense encoder
-784-512-512-64 with 40 binary heads (697k shared) and one of 1836-128-64 with 159
-(243k shared), batch 256. All programs of a model
-are timed in turn, round after round; a ratio is the median over the rounds of
-(program / plain `jax.grad` of the summed loss) in that round, so a machine whose
-speed drifts does not spoil it. Temporaries are XLA's own count.
+Four models: LeNet with 2 heads (21k shared parameters), a dense encoder
+784-512-512-64 with 40 binary heads (697k shared), one of 1836-128-64 with 159
+(243k shared) and one of twelve layers 1024-1024 with 16 (12.6M shared), batch 256.
+All programs of a model are timed in turn, round after round; a ratio is the median over
+the rounds of (program / plain `jax.grad` of the summed loss) in that round, so a
+machine whose speed drifts does not spoil it. Temporaries are XLA's own count.
 """
 
 import argparse
@@ -91,6 +91,14 @@ def dense_model(num_tasks: int, *sizes: int, batch_size: int = BATCH) -> Model:
 
     name = f"dense {'-'.join(map(str, sizes))}, {num_tasks} tasks"
     return Model(name, num_tasks, shared, own, batch, encode, decode)
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "lenet": lenet_model,
+    "wide": lambda: dense_model(40, 784, 512, 512, 64),
+    "many": lambda: dense_model(159, 1836, 128, 64),
+    "deep": lambda: dense_model(16, *[1024] * 13),
+}
 
 
 def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
@@ -188,16 +196,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=41, help="timed rounds (default 41)")
     parser.add_argument("--only", nargs="+", default=[], metavar="STEP", help="steps to measure")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     arguments = parser.parse_args()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, batch {BATCH}\n")
     print("| model | step | ratio to the summed loss | ms | temporaries, MiB |")
     print("|---|---|---|---|---|")
-    models = (
-        lenet_model(),
-        dense_model(40, 784, 512, 512, 64),
-        dense_model(159, 1836, 128, 64),
-    )
-    for model in models:
+    for name in arguments.models:
+        model = MODELS[name]()
         for step, ratio, milliseconds, mib in measure(model, arguments.rounds, arguments.only):
             row = f"| {model.name} | {step} | {ratio:.2f} | {milliseconds:.2f} | {mib:.1f} |"
             print(row, flush=True)

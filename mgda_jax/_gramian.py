@@ -3,6 +3,7 @@
 Precision, scale and sharding are handled here and nowhere else.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,20 +12,19 @@ import numpy as np
 
 from mgda_jax.products import (
     ZERO_LEAF,
+    Share,
     accumulation_dtype,
-    leaf_gramian,
+    add_shares,
+    headroom,
+    leaf_share,
+    no_share,
     real_parts,
     safe_exponent,
     select,
-    two_sum,
 )
 from mgda_jax.tasks import path_name
 
 PyTree = Any
-
-# The exponent that products summed over all columns may reach: as high as is safe, so that
-# what underflows is below the rounding of any row that counts.
-_HEADROOM = {jnp.dtype("float32"): 112, jnp.dtype("float64"): 960}
 
 
 class Gramian(NamedTuple):
@@ -77,21 +77,18 @@ def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
     num_tasks = check_rows(rows)
     leaves = [part for leaf in jax.tree.leaves(rows) for part in real_parts(leaf, active)]
     dtype = accumulation_dtype(*(leaf.dtype for leaf in leaves))
-    zero = jnp.zeros((num_tasks, num_tasks), dtype)
-    if not leaves:
-        return Gramian(zero, jnp.zeros((), jnp.int32))
-    # Each leaf has its own exponent until the end, so that a leaf is done with, and its
-    # memory free, before the next one is looked at.
-    columns = sum(leaf.size for leaf in leaves) // num_tasks
-    headroom = max(0, (_HEADROOM[jnp.dtype(dtype)] - columns.bit_length()) // 2)
-    shares, exponents = zip(*(leaf_gramian(leaf, dtype, headroom) for leaf in leaves), strict=True)
-    exponent = jnp.max(jnp.stack(exponents))
+    # Each leaf has its own exponent, so that a leaf is done with, and its memory free, before
+    # the next one is looked at.
+    room = headroom(sum(leaf.size for leaf in leaves) // num_tasks, dtype)
+    shares = [leaf_share(leaf, dtype, room) for leaf in leaves]
+    return of_share(functools.reduce(add_shares, shares, no_share(num_tasks, dtype)))
+
+
+def of_share(share: Share) -> Gramian:
+    """The Gramian from what all columns add to it."""
+    (high, low), exponent = share
     exponent = jnp.where(exponent == ZERO_LEAF, jnp.zeros_like(exponent), exponent)
-    total = (zero, zero)
-    for (high, low), own in zip(shares, exponents, strict=True):
-        scale = jnp.ldexp(jnp.ones((), dtype), own - exponent)
-        total = two_sum(total, (high * scale * scale, low * scale * scale))
-    matrix = total[0] + total[1]
+    matrix = high + low
     return normalize(Gramian((matrix + matrix.T) / 2, exponent))
 
 

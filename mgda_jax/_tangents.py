@@ -6,13 +6,14 @@ read of the trunk is pulled back once a task.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from mgda_jax._equations import linear_equations, run, variables
 from mgda_jax._own import scale_own
 from mgda_jax.mapped_axis import varying_axes, varying_axes_of_type
 
@@ -60,18 +61,8 @@ def part(lin: Callable[..., Any], shared: list[Any], own: list[Any], num_tasks: 
     def flat(*leaves):
         return jax.tree.leaves(lin(list(leaves[: len(shared)]), list(leaves[len(shared) :])))
 
-    staged = jax.make_jaxpr(flat)(*shared, *own)
-    closed = jax.make_jaxpr(functools.partial(_inlined, staged))(*shared, *own)
-    jaxpr: Any = closed.jaxpr
-    known: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    linear, equations = set(jaxpr.invars), []
-    for equation in jaxpr.eqns:
-        if any(var in linear for var in _variables(equation)):
-            linear.update(equation.outvars)
-            equations.append(equation)
-        else:
-            _run([equation], known)
-    ends, seeds = _ends(jaxpr.outvars, equations, num_tasks)
+    invars, outvars, equations, linear, known = linear_equations(flat, *shared, *own)
+    ends, seeds = _ends(outvars, equations, num_tasks)
 
     # A set of tasks is an int, a bit each.
     readers: dict[Any, int] = {}
@@ -88,7 +79,7 @@ def part(lin: Callable[..., Any], shared: list[Any], own: list[Any], num_tasks: 
             continue
         alone = tasks & (tasks - 1) == 0
         (heads[tasks.bit_length() - 1] if alone else trunk).insert(0, equation)
-        for var in _variables(equation):
+        for var in variables(equation):
             if var in linear:
                 readers[var] = readers.get(var, 0) | tasks
 
@@ -96,7 +87,7 @@ def part(lin: Callable[..., Any], shared: list[Any], own: list[Any], num_tasks: 
         _pull_head(head, end, seed, linear, known)
         for head, end, seed in zip(heads, ends, seeds, strict=True)
     ]
-    own_vars = dict.fromkeys(jaxpr.invars[len(shared) :])
+    own_vars = dict.fromkeys(invars[len(shared) :])
     read = dict.fromkeys(var for p in pulled for var in p)
     border = [var for var in read if var not in own_vars]
     cotangents = [
@@ -104,16 +95,16 @@ def part(lin: Callable[..., Any], shared: list[Any], own: list[Any], num_tasks: 
     ]
 
     def forward(*leaves):
-        env = known | dict(zip(jaxpr.invars, leaves, strict=True))
-        _run(trunk, env)
+        env = known | dict(zip(invars, leaves, strict=True))
+        run(trunk, env)
         return [env[var] for var in border]
 
     def pull_trunk(row):
-        pull = jax.linear_transpose(forward, *(var.aval for var in jaxpr.invars))
+        pull = jax.linear_transpose(forward, *(var.aval for var in invars))
         leaves = list(pull(row))
         return leaves[: len(shared)], leaves[len(shared) :]
 
-    read = {var for equation in trunk for var in _variables(equation)}
+    read = {var for equation in trunk for var in variables(equation)}
     by_task = [[p.get(var) for var in own_vars] for p in pulled]
     return Parted(cotangents, pull_trunk, by_task, any(var in read for var in own_vars))
 
@@ -136,46 +127,16 @@ def _pull_head(head: list[Any], end: Any, seed: jax.Array, linear: set, known: d
     if isinstance(end, core.Literal) or end not in linear:
         return {}  # the loss is a constant
     made = {var for equation in head for var in equation.outvars}
-    read = [var for equation in head for var in _variables(equation)] + [end]
+    read = [var for equation in head for var in variables(equation)] + [end]
     border = [var for var in dict.fromkeys(read) if var in linear and var not in made]
 
     def forward(*values):
         env = known | dict(zip(border, values, strict=True))
-        _run(head, env)
+        run(head, env)
         return env[end]
 
     pulled = jax.linear_transpose(forward, *(var.aval for var in border))(seed)
     return dict(zip(border, pulled, strict=True))
-
-
-def _inlined(closed: Any, *args: Any) -> list[Any]:
-    """The function of a jaxpr without jit inside: a jit of all losses would tie them."""
-    env = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    env |= dict(zip(closed.jaxpr.invars, args, strict=True))
-    _run(closed.jaxpr.eqns, env)
-    return [_value(var, env) for var in closed.jaxpr.outvars]
-
-
-def _run(equations: Sequence[Any], env: dict[Any, Any]) -> None:
-    for equation in equations:
-        values = [_value(var, env) for var in equation.invars]
-        if equation.primitive.name == "jit":
-            out = _inlined(equation.params["jaxpr"], *values)
-        else:
-            bound = equation.primitive.get_bind_params(equation.params)
-            functions, params = bound if isinstance(bound, tuple) else ((), bound)  # jax < 0.10.2
-            with equation.ctx.manager:
-                out = equation.primitive.bind(*functions, *values, **params)
-            out = out if equation.primitive.multiple_results else [out]
-        env.update(zip(equation.outvars, out, strict=True))
-
-
-def _variables(equation: Any) -> list[Any]:
-    return [var for var in equation.invars if not isinstance(var, core.Literal)]
-
-
-def _value(var: Any, env: dict[Any, Any]) -> Any:
-    return var.val if isinstance(var, core.Literal) else env[var]
 
 
 def _one(var: Any) -> jax.Array:

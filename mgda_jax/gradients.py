@@ -164,7 +164,9 @@ def over_tasks(
         return jax.vmap(pull)(cotangents)
     if pullbacks == "map":
         return jax.lax.map(pull, cotangents)
-    rows = [pull(jax.tree.map(lambda leaf, t=t: leaf[t], cotangents)) for t in range(num_tasks)]
+    # [t, ...] and not [t], which makes a number of a scalar float0.
+    one = [jax.tree.map(lambda leaf, t=t: leaf[t, ...], cotangents) for t in range(num_tasks)]
+    rows = [pull(cotangent) for cotangent in one]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
 

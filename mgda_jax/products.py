@@ -11,6 +11,10 @@ from jax import lax
 _CHUNK = 32_768
 
 
+# The exponent that products summed over all columns may reach: as high as is safe, so that
+# what underflows is below the rounding of any row that counts.
+_HEADROOM = {jnp.dtype("float32"): 112, jnp.dtype("float64"): 960}
+
 # The exponent of a leaf of zeros: below all others, so that it never decides the common one.
 ZERO_LEAF = -(2**15)
 
@@ -43,14 +47,39 @@ def safe_exponent(peak: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(peak) & (peak > 0), exponent, jnp.zeros_like(exponent))
 
 
-def leaf_gramian(
-    leaf: jax.Array, dtype: Any, headroom: int
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """One leaf's (T, T) share, an unevaluated sum high + low times 4^exponent, and the exponent."""
+def leaf_share(leaf: jax.Array, dtype: Any, headroom: int) -> "Share":
+    """What one leaf (T, *shape) adds to the Gramian, see `Share`."""
     peak = jnp.max(jnp.abs(leaf)).astype(dtype)
     exponent = jnp.maximum(safe_exponent(peak), headroom + 2 - jnp.finfo(dtype).maxexp) - headroom
     scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
     return _products(leaf, scale), jnp.where(peak == 0, ZERO_LEAF, exponent)
+
+
+# What some columns of the rows add to a Gramian: (high + low) · 4^exponent.
+Share = tuple[tuple[jax.Array, jax.Array], jax.Array]
+
+
+def no_share(num_tasks: int, dtype: Any) -> Share:
+    """Of no column."""
+    zero = jnp.zeros((num_tasks, num_tasks), dtype)
+    return (zero, zero), jnp.full((), ZERO_LEAF, jnp.int32)
+
+
+def add_shares(one: Share, other: Share) -> Share:
+    """That of both sets of columns: each had its own exponent, the sum has the larger one."""
+    exponent = jnp.maximum(one[1], other[1])
+
+    def scaled(share: Share) -> tuple[jax.Array, jax.Array]:
+        (high, low), own = share
+        scale = jnp.ldexp(jnp.ones((), high.dtype), own - exponent)
+        return high * scale * scale, low * scale * scale
+
+    return two_sum(scaled(one), scaled(other)), exponent
+
+
+def headroom(num_columns: int, dtype: Any) -> int:
+    """How much larger than one the rows may be scaled, for products summed over so many columns."""
+    return max(0, (_HEADROOM[jnp.dtype(dtype)] - num_columns.bit_length()) // 2)
 
 
 def _products(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,8 +7,9 @@
 """
 
 from mgda_jax.oracle._arguments import ModeName
-from mgda_jax.oracle._exact import Exact, Lean
+from mgda_jax.oracle._exact import Exact
 from mgda_jax.oracle._heads import check_decode, per_task_decode
+from mgda_jax.oracle._lean import Lean
 from mgda_jax.oracle._modes import Encoder, Mode
 from mgda_jax.oracle._oracle import MultitaskValueAndGrad, multitask_value_and_grad
 from mgda_jax.oracle._per_task import PerTask

@@ -5,7 +5,6 @@ import dataclasses
 from mgda_jax._gramian import gramian, weighted_sum
 from mgda_jax.gradients import Pullbacks, check_pullbacks, over_tasks
 from mgda_jax.oracle._modes import Encoder, Mode, one_forward
-from mgda_jax.weighting.base import RowRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,48 +37,6 @@ class Exact(Mode):
             if rows is None:
                 return pull(weighted_sum(dzs, weights, active=active))
             return weighted_sum(rows, weights, active=active)
-
-        def rows(dzs):
-            return over_tasks(pull, dzs, self.pullbacks)
-
-        return Encoder(zs, aux, rows, lambda rows, active: gramian(rows, active=active), combine)
-
-
-@dataclasses.dataclass(frozen=True)
-class Lean(Mode):
-    """MGDA without keeping the rows: their Gramian, then one more pullback of the combination.
-
-    For every `Weighting`.
-
-    Attributes:
-      pullbacks: how the T pullbacks run, as in `Exact`; in the batched form XLA can free each
-        leaf once its products are summed.
-
-    Raises:
-      ValueError: pullbacks is none of these.
-
-    Examples:
-      >>> Lean()
-      Lean(pullbacks='vmap')
-    """
-
-    pullbacks: Pullbacks | None = "vmap"
-
-    def __post_init__(self):
-        check_pullbacks(self.pullbacks)
-
-    def check_rule(self, weighting):
-        if isinstance(weighting, RowRule):
-            raise ValueError(
-                "mode: a RowRule needs the rows themselves, expected 'exact', got Lean()"
-            )
-
-    def at(self, encode, shared, batch, *, num_tasks, has_aux, axis_name):
-        zs, pull, aux = one_forward(encode, shared, batch, num_tasks, has_aux, axis_name)
-
-        def combine(dzs, rows, weights, active):
-            del rows
-            return pull(weighted_sum(dzs, weights, active=active))
 
         def rows(dzs):
             return over_tasks(pull, dzs, self.pullbacks)

@@ -1,0 +1,173 @@
+"""The Gramian of T pullbacks that never holds all rows: a parameter's, then the next one's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+
+from mgda_jax._equations import LinearEquations, run, value, variables
+from mgda_jax._gramian import Gramian, of_share
+from mgda_jax.gradients import over_tasks
+from mgda_jax.products import (
+    Share,
+    accumulation_dtype,
+    add_shares,
+    headroom,
+    leaf_share,
+    no_share,
+    real_parts,
+)
+
+PyTree = Any
+
+# Numbers in a block of a matrix's rows, all tasks together: it is to stay in a cache.
+_BLOCK = 1 << 20
+
+
+def layerwise_gramian(
+    linear: LinearEquations,
+    cotangents: list[jax.Array],
+    active: jax.Array | None,
+    reduce: Callable[[jax.Array], jax.Array],
+) -> Gramian:
+    """M_st = ⟨g_s, g_t⟩ of the pullbacks g_t of T cotangents.
+
+    The backward pass runs an equation at a time, for all tasks at once. As soon as the
+    cotangents of a parameter are complete they are its rows; what they add to M is kept,
+    and they are not. The rows of a matrix that is used once, in a product, are formed and
+    used up in blocks. What is live is the tasks' cotangents at one depth of the function.
+
+    Args:
+      linear: the function, its inputs the parameters.
+      cotangents: of its outputs, leaves (T, *shape).
+      active: (T,) bool or None.
+      reduce: of rows over a mapped axis.
+
+    Returns:
+      Gramian, equal to that of the stacked rows up to rounding.
+    """
+    num_tasks = cotangents[0].shape[0]
+    avals = [var.aval for var in linear.inputs]
+    dtype = accumulation_dtype(*(aval.dtype for aval in avals))
+    room = headroom(sum(aval.size for aval in avals), dtype)
+
+    def share_of(rows: jax.Array) -> Share:
+        total = no_share(num_tasks, dtype)
+        for part in real_parts(reduce(rows), active):
+            total = add_shares(total, leaf_share(part, dtype, room))
+        return total
+
+    params, total = set(linear.inputs), no_share(num_tasks, dtype)
+    uses: dict[Any, int] = {}
+    for var in [*(v for eqn in linear.equations for v in _inputs(eqn, linear)), *linear.outputs]:
+        if not isinstance(var, core.Literal):
+            uses[var] = uses.get(var, 0) + 1
+    pulled: dict[Any, jax.Array] = {}
+
+    def used(var: Any, cotangent: jax.Array | None) -> None:
+        """Note one use of a variable; what is known of a parameter after the last goes into M."""
+        nonlocal total
+        uses[var] -= 1
+        if cotangent is not None:
+            pulled[var] = pulled[var] + cotangent if var in pulled else cotangent
+        if var in params and not uses[var] and var in pulled:
+            done(share_of(pulled.pop(var)))
+
+    def done(share: Share) -> None:
+        # The layers below wait: their cotangents and this parameter's rows are never both there.
+        nonlocal total
+        variables, waiting = list(pulled), list(pulled.values())
+        total, waiting = lax.optimization_barrier((add_shares(total, share), waiting))
+        pulled.update(zip(variables, waiting, strict=True))
+
+    for var, cotangent in zip(linear.outputs, cotangents, strict=True):
+        if not isinstance(var, core.Literal) and var in linear.linear:
+            used(var, cotangent)
+    for equation in reversed(linear.equations):
+        inputs = _inputs(equation, linear)
+        seeds = [pulled.pop(var, None) for var in equation.outvars]
+        if all(seed is None for seed in seeds):
+            for var in inputs:
+                used(var, None)
+            continue
+        seeds = [
+            jnp.zeros((num_tasks, *var.aval.shape), var.aval.dtype) if seed is None else seed
+            for var, seed in zip(equation.outvars, seeds, strict=True)
+        ]
+        alone = all(var in params and uses[var] == 1 and var not in pulled for var in inputs)
+        if alone and _is_product(equation, inputs):
+            uses[inputs[0]] = 0
+            start = no_share(num_tasks, dtype)
+            done(_in_blocks(equation, inputs[0], linear.known, seeds[0], share_of, start))
+            continue
+        found = _pull(equation, inputs, linear.known, seeds)
+        for var, cotangent in zip(inputs, found, strict=True):
+            used(var, cotangent)
+    return of_share(total)
+
+
+def _inputs(equation: Any, linear: LinearEquations) -> list[Any]:
+    return [var for var in variables(equation) if var in linear.linear]
+
+
+def _pull(equation: Any, inputs: list[Any], known: dict, seeds: list[jax.Array]) -> list[Any]:
+    """The tasks' cotangents of an equation's linear inputs."""
+
+    def forward(*values):
+        env = known | dict(zip(inputs, values, strict=True))
+        run([equation], env)
+        return [env[var] for var in equation.outvars]
+
+    def pull(seeds):
+        return list(jax.linear_transpose(forward, *(var.aval for var in inputs))(seeds))
+
+    # In a batch elementwise steps fuse and products are larger; convolutions have no such form.
+    batched = equation.primitive.name != "conv_general_dilated"
+    return over_tasks(pull, seeds, "vmap" if batched else None)
+
+
+def _is_product(equation: Any, inputs: list[Any]) -> bool:
+    """Whether it is a product of a known matrix with a linear one, summed over one dimension."""
+    if equation.primitive.name != "dot_general" or len(inputs) != 1:
+        return False
+    (contracted, _), (batch, _) = equation.params["dimension_numbers"]
+    return len(contracted) == 1 and not batch
+
+
+def _in_blocks(
+    equation: Any,
+    param: Any,
+    known: dict,
+    seeds: jax.Array,
+    share_of: Callable[[jax.Array], Share],
+    start: Share,
+) -> Share:
+    """The share of a parameter in a product, from blocks of the dimension that is summed over."""
+    ((left,), (right,)), _ = equation.params["dimension_numbers"]
+    is_left = equation.invars[0] is param
+    own, others = (left, right) if is_left else (right, left)
+    factor = value(equation.invars[1 if is_left else 0], known)
+    shape = list(param.aval.shape)
+    length = shape[own]
+    size = min(length, max(1, _BLOCK * length // (len(seeds) * param.aval.size)))
+
+    def share(first: Any, size: int) -> Share:
+        part = lax.dynamic_slice_in_dim(factor, first, size, others)
+        kind = jax.ShapeDtypeStruct((*shape[:own], size, *shape[own + 1 :]), param.aval.dtype)
+
+        def product(block):
+            return equation.primitive.bind(
+                *((block, part) if is_left else (part, block)), **equation.params
+            )
+
+        def pull(seed):
+            return jax.linear_transpose(product, kind)(seed)[0]
+
+        return share_of(over_tasks(pull, seeds, None))
+
+    blocks, rest = divmod(length, size)
+    total = lax.fori_loop(0, blocks, lambda i, sum: add_shares(sum, share(i * size, size)), start)
+    return add_shares(total, share(blocks * size, rest)) if rest else total
