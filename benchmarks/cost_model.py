@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 import mgda_jax
 from benchmarks.step import BATCH, Model, dense_model
+from mgda_jax.oracle import Exact
 from mgda_jax.weighting import min_norm
 
 SIZES = (784, 512, 512, 64)
@@ -53,11 +54,9 @@ def program(way: str, model: Model) -> Any:
     if way == "summed loss":
         return jax.jit(plain).lower(parameters, model.batch).compile()
     # Not in a loop over the tasks, whose body XLA counts once.
-    options: Any = (
-        {"mode": way} if way == "representation" else {"mode": "parameters", "pullbacks": "vmap"}
-    )
+    mode = "representation" if way == "representation" else Exact(pullbacks="vmap")
     oracle = mgda_jax.multitask_value_and_grad(
-        model.encode, model.decode, min_norm(), model.num_tasks, **options
+        model.encode, model.decode, min_norm(), model.num_tasks, mode=mode
     )
 
     def step(parameters, batch):

@@ -77,7 +77,8 @@ def compare(num_tasks: int, external: Callable[[np.ndarray], np.ndarray] | None)
     device_grams = jnp.asarray(grams)
     device_singles = list(device_grams[:SINGLES])
     singles, batches, weights, steps = {}, {}, {}, {}
-    for name, method in (("exact", "exact"), ("Frank–Wolfe", "frank_wolfe")):
+    solvers: dict[str, Method] = {"exact": "exact", "Frank–Wolfe": "frank_wolfe"}
+    for name, method in solvers.items():
         one, many = solver(method), batch_solver(method)
         singles[name] = lambda one=one: [one(gram) for gram in device_singles]
         batches[name] = lambda many=many: many(device_grams)
@@ -127,6 +128,7 @@ def best_in_turn(calls: dict[str, Callable[[], Any]], repeats: int = 25) -> dict
 
 
 def accuracy(tasks: Sequence[int], seeds: int) -> None:
+    columns: list[tuple[Method, str]]
     columns = [("exact", "float32"), ("exact", "float64"), ("frank_wolfe", "float32")]
     print(" " * 26 + "".join(f"{f'{method} {dtype}':^38}" for method, dtype in columns))
     print(f"{'T':>4}  {'family':<20}" + f"{'kkt':>9}{'kkt_N':>9}{'gap':>9}{'‖d−d*‖':>9}  " * 3)
@@ -149,7 +151,7 @@ def accuracy(tasks: Sequence[int], seeds: int) -> None:
 def solve_all(
     problems: Sequence[tuple[str, np.ndarray]],
     directions: Sequence[np.ndarray],
-    method: str,
+    method: Method,
     dtype: str,
 ) -> tuple[list[Errors], int]:
     """Errors of each problem, and the most steps that one took."""

@@ -23,7 +23,7 @@ def test_every_public_name_has_a_page():
     names = {name for name, _, _ in reference.names()} | {name for name, _, _ in reference.rules()}
     for module in (mgda_jax, weighting):
         prefix = "" if module is mgda_jax else "weighting."
-        modules = {"pareto", "weighting"}
+        modules = {"oracle", "pareto", "weighting"}
         missing = {n for n in module.__all__ if not {n, prefix + n} & names} - modules
         assert not missing
 

@@ -94,12 +94,14 @@ def _names(module: ModuleType) -> list[Page]:
 
 
 def _states(factory: object) -> list[str]:
-    """The states that the rule's own module defines."""
+    """The states and reports that the rule's own module defines."""
     module = importlib.import_module(inspect.unwrap(factory).__module__)  # pyright: ignore
     return [
         f"{module.__name__}.{name}"
         for name, thing in vars(module).items()
-        if inspect.isclass(thing) and name.endswith("State") and thing.__module__ == module.__name__
+        if inspect.isclass(thing)
+        and name.endswith(("State", "Report"))
+        and thing.__module__ == module.__name__
     ]
 
 
