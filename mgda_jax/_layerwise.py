@@ -11,6 +11,7 @@ from jax.extend import core
 from mgda_jax._equations import LinearEquations, run, value, variables
 from mgda_jax._gramian import Gramian, of_share
 from mgda_jax.gradients import over_tasks
+from mgda_jax.mapped_axis import vary_like
 from mgda_jax.products import (
     Share,
     accumulation_dtype,
@@ -77,11 +78,11 @@ def layerwise_gramian(
             done(share_of(pulled.pop(var)))
 
     def done(share: Share) -> None:
-        # The layers below wait: their cotangents and this parameter's rows are never both there.
         nonlocal total
-        variables, waiting = list(pulled), list(pulled.values())
-        total, waiting = lax.optimization_barrier((add_shares(total, share), waiting))
-        pulled.update(zip(variables, waiting, strict=True))
+        total = add_shares(total, share)
+        # The layers below wait, or all parameters' rows might be there at once.
+        for var, waiting in pulled.items():
+            pulled[var] = jnp.where(_zero(total) > 0, jnp.zeros_like(waiting), waiting)
 
     for var, cotangent in zip(linear.outputs, cotangents, strict=True):
         if not isinstance(var, core.Literal) and var in linear.linear:
@@ -100,8 +101,7 @@ def layerwise_gramian(
         alone = all(var in params and uses[var] == 1 and var not in pulled for var in inputs)
         if alone and _is_product(equation, inputs):
             uses[inputs[0]] = 0
-            start = no_share(num_tasks, dtype)
-            done(_in_blocks(equation, inputs[0], linear.known, seeds[0], share_of, start))
+            done(_in_blocks(equation, inputs[0], linear.known, seeds[0], share_of, _zero(total)))
             continue
         found = _pull(equation, inputs, linear.known, seeds)
         for var, cotangent in zip(inputs, found, strict=True):
@@ -143,7 +143,7 @@ def _in_blocks(
     known: dict,
     seeds: jax.Array,
     share_of: Callable[[jax.Array], Share],
-    start: Share,
+    zero: jax.Array,
 ) -> Share:
     """The share of a parameter in a product, from blocks of the dimension that is summed over."""
     ((left,), (right,)), _ = equation.params["dimension_numbers"]
@@ -166,8 +166,29 @@ def _in_blocks(
         def pull(seed):
             return jax.linear_transpose(product, kind)(seed)[0]
 
-        return share_of(over_tasks(pull, seeds, None))
+        return share_of(_rows(pull, seeds, kind, zero))
 
-    blocks, rest = divmod(length, size)
-    total = lax.fori_loop(0, blocks, lambda i, sum: add_shares(sum, share(i * size, size)), start)
-    return add_shares(total, share(blocks * size, rest)) if rest else total
+    blocks = (length - 1) // size
+    last = share(blocks * size, length - blocks * size)
+    return lax.fori_loop(0, blocks, lambda i, sum: add_shares(sum, share(i * size, size)), last)
+
+
+def _rows(
+    pull: Callable[[jax.Array], jax.Array], seeds: jax.Array, kind: Any, zero: jax.Array
+) -> jax.Array:
+    """`pull` of every task's seed."""
+    if jax.default_backend() != "cpu" or len(seeds) <= 4:
+        return over_tasks(pull, seeds, None)
+    # A loop over the tasks, as over_tasks has it, but its buffer waits for the layers above.
+    start = jnp.broadcast_to(zero.astype(kind.dtype), (len(seeds), *kind.shape))
+    start = vary_like(start, seeds)
+    return lax.fori_loop(0, len(seeds), lambda t, rows: rows.at[t].set(pull(seeds[t])), start)
+
+
+def _zero(total: Share) -> jax.Array:
+    """Zero, not before the total is known: a square is not negative, but no compiler knows.
+
+    (Barriers are taken out of a program before it is put in order.)
+    """
+    (high, _), _ = total
+    return (high[0, 0] < 0).astype(high.dtype)
