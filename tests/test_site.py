@@ -1,5 +1,7 @@
 """What the site needs of every rule, before `make docs` builds it."""
 
+from pathlib import Path
+
 import pytest
 
 from mgda_jax import weighting
@@ -8,6 +10,7 @@ pytest.importorskip("latex2mathml")
 from website import mathml, reference  # noqa: E402
 
 RULES = sorted(weighting.rules())
+PICTURES = Path(__file__).parent.parent / "docs" / "images" / "rules"
 
 
 def test_every_rule_has_a_formula_that_renders():
@@ -15,6 +18,11 @@ def test_every_rule_has_a_formula_that_renders():
     assert sorted(formulas) == RULES
     for latex in formulas.values():
         assert mathml.block(latex).count("<math") == latex.count(r"\qquad") + 1
+
+
+def test_every_rule_has_a_small_picture():
+    assert sorted(path.stem for path in PICTURES.glob("*.png")) == RULES
+    assert max(path.stat().st_size for path in PICTURES.glob("*.png")) < 40_000
 
 
 def test_every_public_name_has_a_page():
