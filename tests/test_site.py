@@ -38,7 +38,7 @@ def test_every_public_name_has_a_page():
 
 def test_a_command_without_mathml_is_refused():
     with pytest.raises(ValueError, match=r"\\lVert"):
-        mathml.render(r"\left \lVert x \right \rVert", "block")
+        mathml.render(r"\Bigl\lVert x \Bigr\rVert", "block")
 
 
 def test_formulas_are_found_in_a_page():
