@@ -13,13 +13,14 @@ from experiments.celeba.problem import STATISTICS_SAMPLE, attribute_problem
 from experiments.celeba.sprites import load_sprites
 from experiments.errors import ExperimentError
 from experiments.models.resnet import SMALL, ResNetSize
+from experiments.trainer.compilation import use_compilation_cache
 from experiments.trainer.config import (
     FeedConfig,
     chosen,
     hint,
     one_at_a_time,
 )
-from experiments.trainer.experiment import run_and_report, use_compilation_cache
+from experiments.trainer.experiment import run_and_report
 from experiments.trainer.parallel import leader_first
 from experiments.trainer.problem import Problem
 

@@ -14,13 +14,14 @@ from experiments.cityscapes.street_scenes import load_street_scenes
 from experiments.errors import ExperimentError
 from experiments.models.dilated import SMALL, DilatedSize, dilated_resnet
 from experiments.models.pretrained import load_pretrained
+from experiments.trainer.compilation import use_compilation_cache
 from experiments.trainer.config import (
     FeedConfig,
     chosen,
     hint,
     one_at_a_time,
 )
-from experiments.trainer.experiment import run_and_report, use_compilation_cache
+from experiments.trainer.experiment import run_and_report
 from experiments.trainer.parallel import leader_first
 from experiments.trainer.problem import Problem
 

@@ -13,8 +13,9 @@ from experiments.errors import ExperimentError
 from experiments.multilabel.data import MultilabelData, find_dataset, load_files
 from experiments.multilabel.problem import label_problem
 from experiments.multilabel.synthetic import load_tags
+from experiments.trainer.compilation import use_compilation_cache
 from experiments.trainer.config import TrainingConfig, hint
-from experiments.trainer.experiment import run_and_report, use_compilation_cache
+from experiments.trainer.experiment import run_and_report
 from experiments.trainer.parallel import leader_first, leads
 
 SYNTHETIC = "synthetic"

@@ -14,6 +14,7 @@ from experiments.multimnist.data import Dataset
 from experiments.multimnist.digits import load_digits
 from experiments.multimnist.networks import NETWORKS
 from experiments.multimnist.problem import digit_pairs
+from experiments.trainer.compilation import use_compilation_cache
 from experiments.trainer.config import (
     TrainingConfig,
     check_factor,
@@ -21,7 +22,7 @@ from experiments.trainer.config import (
     hint,
     one_at_a_time,
 )
-from experiments.trainer.experiment import run_and_report, use_compilation_cache
+from experiments.trainer.experiment import run_and_report
 from experiments.trainer.parallel import leader_first
 
 # Table 3 of the paper: accuracy in per cent, left and right.

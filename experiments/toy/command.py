@@ -19,6 +19,7 @@ from experiments.toy.figures import draw
 from experiments.toy.problem import ToyProblem
 from experiments.toy.problems import PROBLEMS
 from experiments.toy.walk import POINTS, Walk, preferences, rule_by_preference, walk
+from experiments.trainer.compilation import use_compilation_cache
 from experiments.trainer.config import check_name, check_rates, chosen, hint
 from experiments.trainer.methods import Method, parse_methods
 from experiments.trainer.run_folder import CONFIG, TABLE, write_text
@@ -45,6 +46,7 @@ class ToyConfig:
       learning_rate: Of Adam.
       runs_dir: Folder of all runs.
       name: Folder of this run in --runs-dir; what is there is replaced.
+      cache_dir: Folder of compiled programs.
     """
 
     problem: str = "valleys"
@@ -54,6 +56,7 @@ class ToyConfig:
     learning_rate: Annotated[float | None, hint("that of the problem", metavar="FLOAT")] = None
     runs_dir: Path = Path("runs")
     name: Annotated[str, hint("made of experiment and problem")] = ""
+    cache_dir: Path = Path(".cache")
 
     def resolved(self) -> Self:
         """With the problem's own numbers in place of every None."""
@@ -115,6 +118,7 @@ def main(config: ToyConfig) -> None:
         return walk(problem, make, steps, rate, trade_offs)
 
     folder.mkdir(parents=True, exist_ok=True)
+    use_compilation_cache(config)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = list(pool.map(walks_of, methods))
     walks = {method.spec: walks for method, walks in zip(methods, found, strict=True)}

@@ -29,14 +29,6 @@ from experiments.trainer.run_plan import planned_runs
 from experiments.trainer.training import Recipe, Trainer
 
 
-def use_compilation_cache(config: TrainingConfig) -> None:
-    """Keep compiled programs between runs."""
-    folder = config.cache_dir / "jax"
-    folder.mkdir(parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
 def run_and_report(
     problem: Problem, config: TrainingConfig, experiment: str, facts: Mapping[str, Any]
 ) -> None:

@@ -10,8 +10,9 @@ quiet_start()
 import dataclasses  # noqa: E402
 import sys  # noqa: E402
 
+from experiments.trainer.compilation import use_compilation_cache  # noqa: E402
 from experiments.trainer.config import TrainingConfig, run_main  # noqa: E402
-from experiments.trainer.experiment import run_and_report, use_compilation_cache  # noqa: E402
+from experiments.trainer.experiment import run_and_report  # noqa: E402
 from tests.experiments.tiny_problem import tiny_problem  # noqa: E402
 
 
