@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments.report.cosines import heatmaps
 from experiments.report.curves import curves
+from experiments.report.directions import directions
 
 if TYPE_CHECKING:
     from experiments.report.reading import Report
@@ -45,7 +46,10 @@ def draw(report: "Report", drawings: dict[str, Any]) -> list[str]:
     import matplotlib.pyplot as plt
 
     names = []
-    shared = {"curves.png": curves, "weights.png": _weights, "cosines.png": heatmaps}
+    shared = {
+        "curves.png": curves, "weights.png": _weights, "cosines.png": heatmaps,
+        "directions.png": directions,
+    }  # fmt: skip
     with plt.rc_context(STYLE):
         for name, drawing in {**drawings, **shared}.items():
             figure = drawing(report, plt)

@@ -6,9 +6,10 @@ tensorboard --logdir runs/multimnist-digits
 
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from experiments.errors import FAILED, ExperimentError, program, reading
 from experiments.trainer.run_folder import (
@@ -23,15 +24,62 @@ from experiments.trainer.run_folder import (
 _LABELS = ("method", "variant", "learning_rate", "seed", "split", "epoch", "step")
 
 
-def summary_writer() -> Any:
-    """tensorboardX's `SummaryWriter`; ExperimentError with the remedy where it is missing."""
+class Format(NamedTuple):
+    """What tensorboardX has of the format: a writer that waits for the disk, and its records.
+
+    Its `SummaryWriter` would write from a thread, two minutes late.
+    """
+
+    writer: Any
+    event: Any
+    scalar: Any
+
+
+def event_format() -> Format:
+    """ExperimentError with the remedy where tensorboardX is missing."""
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
     except ImportError:
         raise ExperimentError(
             "TensorBoard's event files need tensorboardX: python -m pip install tensorboardX"
         ) from None
-    return SummaryWriter
+    return Format(EventsWriter, Event, scalar)
+
+
+class EventFiles:
+    """Event files that grow while runs train; a context manager that closes them.
+
+    What an earlier attempt at a run wrote is replaced.
+    """
+
+    def __init__(self, path: Path, tasks: Sequence[str]):
+        """Those in the folder of a run; ExperimentError where tensorboardX is missing."""
+        self._path, self._tasks, self._format = path, tasks, event_format()
+        self._open: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for writer in self._open.values():
+            writer.close()
+
+    def add(self, records: list[dict[str, Any]]) -> None:
+        """Write records of metrics.jsonl, each into the files of its run, and out to the disk."""
+        for record in records:
+            name = _folder(record)
+            if name not in self._open:
+                shutil.rmtree(self._path / name, ignore_errors=True)
+                (self._path / name).mkdir(parents=True)
+                self._open[name] = self._format.writer(str(self._path / name / "events"))
+            for tag, value in scalars(record, self._tasks):
+                summary, step = self._format.scalar(tag, float(value)), int(record["step"])
+                event = self._format.event(summary=summary, step=step, wall_time=time.time())
+                self._open[name].write_event(event)
+        for name in {_folder(record) for record in records}:
+            self._open[name].flush()
 
 
 def write_events(path: Path, method: str | None = None) -> list[str]:
@@ -48,23 +96,20 @@ def write_events(path: Path, method: str | None = None) -> list[str]:
     Raises:
       ExperimentError: for a folder that is no run, and where tensorboardX is missing.
     """
-    writer_type = summary_writer()
-    runs: dict[str, list[tuple[str, float, int]]] = {}
+    event_format()
+    runs: dict[str, list[dict[str, Any]]] = {}
     with reading(path):
         tasks = read_json(path / CONFIG)["tasks"]
         for record in read_lines(path / METRICS):
             if method in (None, record["method"]):
-                found = ((tag, float(x), int(record["step"])) for tag, x in scalars(record, tasks))
-                runs.setdefault(_folder(record), []).extend(found)
-    for name, numbers in runs.items():
-        shutil.rmtree(path / name, ignore_errors=True)
-        with writer_type(str(path / name)) as writer:
-            for tag, value, step in numbers:
-                writer.add_scalar(tag, value, step)
+                runs.setdefault(_folder(record), []).append(record)
+        for records in runs.values():
+            with EventFiles(path, tasks) as files:
+                files.add(records)
     return list(runs)
 
 
-def scalars(record: dict[str, Any], tasks: list[str]) -> Iterator[tuple[str, float]]:
+def scalars(record: dict[str, Any], tasks: Sequence[str]) -> Iterator[tuple[str, float]]:
     """The numbers of a record with their tags; matrices and what is not finite are left out.
 
     Examples:

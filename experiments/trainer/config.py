@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 
 from experiments.errors import ExperimentError, program
-from experiments.report.tensorboard import summary_writer
+from experiments.report.tensorboard import event_format
 from experiments.trainer.parallel import join_processes
 
 # None stands for a default that depends on the data set or machine; `resolved` puts it in.
@@ -64,7 +64,7 @@ class TrainingConfig:
       log_points: Lines of metrics.jsonl an epoch and run; each is a mean over its part of the
         epoch.
       tensorboard: Also write what metrics.jsonl holds as TensorBoard event files, after each
-        method, into the run's folder (needs tensorboardX).
+        epoch, into the run's folder (needs tensorboardX).
       checkpoint_seconds: Save a checkpoint at the first end of an epoch after so many seconds.
       distributed: This is one process of several, which share a file system and divide each batch:
         found by JAX under Slurm, Open MPI or Kubernetes, else by JAX_COORDINATOR_ADDRESS,
@@ -121,7 +121,7 @@ class TrainingConfig:
         if self.tuned_by is not None and not self.tuned_by.is_dir():
             raise ExperimentError(f"--tuned-by: no such folder {self.tuned_by}")
         if self.tensorboard:
-            summary_writer()
+            event_format()
         check_name(self.name)
         check_path("runs_dir", self.runs_dir.absolute())
 

@@ -84,14 +84,14 @@ def run_experiment(
             bar.set_description(method.spec, refresh=False)
             if method.spec in done:
                 bar.update(config.epochs)
+                if config.tensorboard and leads():
+                    write_events(path, method.spec)
             else:
                 trainer = Trainer(problem, method, _recipe(config), devices.split)
                 result = MethodRun(trainer, labels, config, folder, devices, bar).train()
                 folder.add_result(
                     method.spec, {**result, "happened": _happened(result, trainer, path)}
                 )
-            if config.tensorboard and leads():
-                write_events(path, method.spec)
         folder.finish()
     return path
 

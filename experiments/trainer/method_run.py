@@ -14,12 +14,19 @@ from tqdm import tqdm
 
 from experiments.errors import ExperimentError, first_line
 from experiments.report.dominance import REMEDY, dominance
+from experiments.report.tensorboard import EventFiles
 from experiments.trainer.checkpoints import Checkpoints, shapes
 from experiments.trainer.config import TrainingConfig
 from experiments.trainer.feed import Feed, MemoryFeed, StreamFeed
 from experiments.trainer.parallel import Devices, leads
 from experiments.trainer.problem import num_examples
-from experiments.trainer.run_folder import CHECKPOINTS, TIMINGS, RunFolder
+from experiments.trainer.run_folder import (
+    CHECKPOINTS,
+    METRICS,
+    TIMINGS,
+    RunFolder,
+    read_lines,
+)
 from experiments.trainer.run_plan import REPORTED, Label, results, stacked_runs, title
 from experiments.trainer.stream import Stream
 from experiments.trainer.training import Run, Trainer
@@ -110,7 +117,7 @@ class MethodRun:
             self.bar.update(start)
             self.folder.rewind(method.spec, start)
             failed = jax.device_get(state.failed_step) >= 0
-            with self._feed(start) as feed:
+            with self._feed(start) as feed, self._event_files() as events:
                 dispatches = self._compile(state, feed, start)
                 for epoch in range(start, config.epochs):
                     started = time.perf_counter()
@@ -122,7 +129,9 @@ class MethodRun:
                         scores, number = self.devices.replicate(scored)
                         state = self._select(state, self.runs, scores, number)
                     failed = self._report_failures(state, failed)
-                    self._log(epoch, log, metrics, failed)
+                    records = self._log(epoch, log, metrics, failed)
+                    if events is not None:
+                        events.add(records)
                     self._warn(epoch, log, failed)
                     best = np.where(failed, -np.inf, jax.device_get(state.best_score))
                     self._time(
@@ -232,7 +241,19 @@ class MethodRun:
                     f"{said}; the others hardly train; remedy: {REMEDY}", file=sys.stderr
                 )
 
-    def _log(self, epoch: int, log: Any, metrics: Mapping[str, Any], failed: np.ndarray) -> None:
+    def _event_files(self) -> contextlib.AbstractContextManager[EventFiles | None]:
+        """TensorBoard's, with the epochs before this attempt; None where none are asked for."""
+        if not self.config.tensorboard or not leads():
+            return contextlib.nullcontext()
+        files = EventFiles(self.folder.path, self.problem.tasks)
+        lines = read_lines(self.folder.path / METRICS)
+        files.add([record for record in lines if record["method"] == self.method.spec])
+        return files
+
+    def _log(
+        self, epoch: int, log: Any, metrics: Mapping[str, Any], failed: np.ndarray
+    ) -> list[dict[str, Any]]:
+        """Append an epoch's records to metrics.jsonl; the records."""
         steps = self.trainer.steps_per_epoch
         windows = np.array_split(np.arange(steps), min(self.config.log_points, steps))
         records = []
@@ -243,6 +264,7 @@ class MethodRun:
             last = {key: value[r] for key, value in metrics.items()}
             records.append(self._record(r, "validation", epoch + 1, steps, last))
         self.folder.log(records)
+        return records
 
     def _record(
         self, run: int, split: str, epoch: int, step: int, values: dict[str, np.ndarray]

@@ -19,7 +19,15 @@ CONFIG, METRICS, RESULTS, TIMINGS = "config.json", "metrics.jsonl", "results.jso
 CHECKPOINTS, EVENTS, TABLE, SCORES = "checkpoints", "tensorboard", "table.md", "scores.csv"
 PICTURES = tuple(
     f"{name}.png"
-    for name in ("accuracy_profile", "attributes", "tasks", "curves", "weights", "cosines")
+    for name in (
+        "accuracy_profile",
+        "attributes",
+        "tasks",
+        "curves",
+        "weights",
+        "cosines",
+        "directions",
+    )
 )
 _FILES = (CONFIG, METRICS, RESULTS, TIMINGS, TABLE, SCORES)
 # All that a run, its report and its event files ever write into the folder.

@@ -225,13 +225,10 @@ class Trainer:
         return kept, {"loss": losses, **rule_log(oracle)}
 
     def _oracle(self, run: Run) -> Any:
-        rule = self.method.rule(run.coefficients)
-        if not isinstance(rule, mgda_jax.RowRule):  # whose record would cost a Gramian
-            rule = mgda_jax.recorded(rule)
         return mgda_jax.multitask_value_and_grad(
             self.problem.encode,
             self.problem.decode,
-            rule,
+            mgda_jax.recorded(self.method.rule(run.coefficients)),
             len(self.problem.tasks),
             mode=self.method.mode,
             has_aux=self.problem.absorb is not None,

@@ -10,6 +10,7 @@ import pytest
 from experiments.errors import ExperimentError
 from experiments.report import cosines as cosine_figure
 from experiments.report import curves as curves_figure
+from experiments.report import directions as direction_figure
 from experiments.report import figures
 from experiments.report.__main__ import main
 from experiments.report.reading import Report
@@ -296,6 +297,9 @@ def many(tmp_path: Path, num_tasks: int, single: float = 50.0, epochs: int = 4) 
                 loss = np.exp(-epoch / np.linspace(5, 40, num_tasks))
                 train = {"weight": weight.tolist(), "cosine": (cosine + cosine.T).tolist()}
                 train |= {"direction_norm": 1 / epoch, "loss": loss.tolist(), "split": "train"}
+                train |= {"norm": (loss / 3).tolist(), "direction_cosine": cosine[0].tolist()}
+                if method == "uniform":  # as of a rule on the rows
+                    del train["weight"]
                 log += [{**label, **train}]
                 score = 100 * (1 - loss)
                 log += [{**label, "accuracy": score.tolist(), "split": "validation"}]
@@ -364,8 +368,8 @@ def test_pictures_of_many_tasks_do_not_grow_with_them(tmp_path: Path):
 
     report = Report(many(tmp_path, 40))
     weights = figures._weights(report, plt)
-    uniform, mgda = weights.axes[:2]
-    assert (uniform.get_title(), mgda.get_title()) == ("uniform", "mgda")
+    mgda = weights.axes[0]
+    assert mgda.get_title() == "mgda"
     share = np.array([[r["weight"] for r in run] for run in report.records("mgda")]).mean(0)
     heaviest = np.argmax(share.mean(0))
     assert mgda.get_yticklabels()[0].get_text() == f"task {heaviest:03}"
@@ -375,6 +379,27 @@ def test_pictures_of_many_tasks_do_not_grow_with_them(tmp_path: Path):
         width, height = figure.get_size_inches()
         assert width < 16 and height < 10
     plt.close("all")
+
+
+@pytest.mark.parametrize("num_tasks", [2, 40])
+def test_rules_on_the_rows_have_a_picture_too(tmp_path: Path, num_tasks: int):
+    import matplotlib.pyplot as plt
+
+    report = Report(many(tmp_path, num_tasks))
+    assert figures._series(report, "uniform") is None
+    series = direction_figure.direction_series(report, "uniform")
+    assert series is not None
+    records = report.records("uniform")
+    want = np.mean([[r["direction_cosine"] for r in run] for run in records], axis=0)
+    np.testing.assert_allclose(series["direction_cosine"], want, rtol=1e-12)
+    figure = direction_figure.directions(report, plt)
+    cosines = figure.axes[0]
+    assert cosines.get_title() == "uniform"
+    drawn = want[:, 0] if num_tasks == 2 else np.median(want, axis=1)
+    lines = [line.get_ydata() for line in cosines.lines if len(line.get_ydata()) == 4]
+    np.testing.assert_allclose(lines[0], drawn)
+    assert len(lines) == (2 if num_tasks == 2 else 1)
+    plt.close(figure)
 
 
 def test_runs_are_set_side_by_side(folder: Path, tmp_path: Path):

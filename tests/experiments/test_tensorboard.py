@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 from experiments.multimnist.command import MultiMnistConfig
 from experiments.multimnist.command import main as multimnist
 from experiments.report.tensorboard import main, write_events
+from experiments.trainer.checkpoints import Checkpoints
 from experiments.trainer.config import TrainingConfig, identity, run_main
 from experiments.trainer.experiment import run_experiment
 from experiments.trainer.run_folder import CONFIG as CONFIG_FILE
@@ -76,14 +77,23 @@ def test_command_names_folder_and_faults(folder: Path, capsys: pytest.CaptureFix
     assert stop.value.code == 2 and error.count("\n") == 1 and "absent" in error
 
 
-def test_a_run_writes_event_files_after_each_method(tmp_path: Path):
+def test_a_run_writes_event_files_after_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = TrainingConfig(**{**CONFIG, "methods": "uniform"}, runs_dir=tmp_path, epochs=2)
     config = dataclasses.replace(config, tensorboard=True)
     problem = tiny_problem(num_test=16)
     assert identity(config) == identity(dataclasses.replace(config, tensorboard=False))
-    path = run_experiment(problem, config, "tiny", {})
-    (folder,) = (path / EVENTS / "uniform").glob("*seed_1")
+    folder, seen = tmp_path / "run" / EVENTS / "uniform" / "rate_0.05_seed_1", []
+    save = Checkpoints.save
+
+    def watched(self, epoch: int, *args, **options):
+        seen.append(max(step for _, step, _ in read_events(folder)))
+        return save(self, epoch, *args, **options)
+
+    monkeypatch.setattr(Checkpoints, "save", watched)
+    run_experiment(problem, config, "tiny", {})
+    assert seen == [3, 6]  # steps, on the disk before the epoch's checkpoint is
     events = read_events(folder)
+    assert len(events) == len(set(events))
     assert {tag for tag, _, _ in events} >= {"train_loss/left", "validation_accuracy/right"}
     run_experiment(problem, config, "tiny", {})
     assert read_events(folder) == events
