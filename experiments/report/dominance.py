@@ -7,7 +7,7 @@ import numpy as np
 
 NEARLY_ALL = 0.95  # of Σ |w|
 FAR_BELOW = 0.1  # of the other tasks' median
-REMEDY = "normalization=l2, or another rule, such as nash_mtl or uncertainty"
+REMEDY = "normalization=l2, or a rule to which the losses' units are nothing, such as nash_mtl"
 
 
 class Dominance(NamedTuple):
@@ -42,8 +42,8 @@ def dominance(means: Mapping[str, Any]) -> Dominance | None:
     parts of like size, near the Pareto set, ⟨g_t, d⟩ = ‖d‖² makes the cosines 1/‖g_t‖.
 
     Args:
-      means: over the epoch: weight (T,), and of a rule that reads the Gramian norm (T,) and
-        direction_cosine (T,).
+      means: over the epoch: weight (T,) and loss (T,), and of a rule that reads the Gramian
+        norm (T,) and direction_cosine (T,).
 
     Returns:
       Dominance or None.
@@ -56,9 +56,11 @@ def dominance(means: Mapping[str, Any]) -> Dominance | None:
     share = float(weight[task] / total)
     if share < NEARLY_ALL:
         return None
-    if "norm" not in means:
-        return Dominance(task, share, None)
     others = np.arange(len(weight)) != task
+    if "norm" not in means:  # a rule on the losses: its weights may make up for their sizes
+        part = weight * np.abs(np.array(means.get("loss", np.ones_like(weight)), float))
+        balanced = np.median(part[others]) > FAR_BELOW * part[task]
+        return None if balanced else Dominance(task, share, None)
     norm, cosine = (np.array(means[key], float) for key in ("norm", "direction_cosine"))
     median, part = np.median(norm[others]), weight * norm
     balanced = np.median(part[others]) > FAR_BELOW * part[task]

@@ -71,7 +71,8 @@ def _one_task(runs: list[list[dict[str, Any]]], tasks: Sequence[str]) -> Iterato
         return
     (task, _), *_ = Counter(d.task for d in found).most_common(1)
     mine = [d for d in found if d.task == task]
-    shorter = None if mine[0].shorter is None else float(np.median([d.shorter for d in mine]))
+    lengths = [d.shorter for d in mine if d.shorter is not None]
+    shorter = float(np.median(lengths)) if lengths else None
     mean = Dominance(task, float(np.mean([d.share for d in mine])), shorter)
     among = "" if len(mine) == len(found) else f" (in {len(mine)} of them, in the others another)"
     remedy = "" if shorter is None else f"; remedy: {REMEDY}"
@@ -88,7 +89,7 @@ def epoch_means(records: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The means of what `dominance` reads, over the records of an epoch."""
     return {
         key: np.array([record[key] for record in records], float).mean(axis=0)
-        for key in ("weight", "norm", "direction_cosine")
+        for key in ("weight", "loss", "norm", "direction_cosine")
         if key in records[0]
     }
 

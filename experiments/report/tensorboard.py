@@ -38,14 +38,14 @@ class Format(NamedTuple):
 def event_format() -> Format:
     """ExperimentError with the remedy where tensorboardX is missing."""
     try:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
     except ImportError:
         raise ExperimentError(
             "TensorBoard's event files need tensorboardX: python -m pip install tensorboardX"
         ) from None
-    return Format(EventsWriter, Event, scalar)
+    records: Any = event_pb2
+    return Format(event_file_writer.EventsWriter, records.Event, summary.scalar)
 
 
 class EventFiles:

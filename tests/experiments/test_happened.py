@@ -78,6 +78,10 @@ def test_weights_of_like_gradients_are_not():
 def test_without_gradients_there_is_the_share_alone():
     found = dominance({"weight": np.array([0.01, 0.98, 0.01])})
     assert found is not None and found.text(TASKS) == "task 'b' held 98% of the weight"
+    # As GLS and FAMO weigh a loss in a unit a hundred times as large.
+    balanced = {"weight": np.array([0.99, 0.01]), "loss": np.array([0.02, 2.0])}
+    assert dominance(balanced) is None
+    assert dominance({**balanced, "loss": np.array([2.0, 2.0])}) is not None
     assert dominance({"weight": np.array([np.nan, 1.0])}) is None
     assert dominance({"loss": np.array([1.0, 1.0])}) is None
 
