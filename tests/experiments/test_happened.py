@@ -4,7 +4,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.report.dominance import FAR_BELOW, dominance
@@ -12,7 +15,9 @@ from experiments.report.happened import happened
 from experiments.report.writing import write_report
 from experiments.trainer.config import TrainingConfig
 from experiments.trainer.experiment import run_experiment
+from experiments.trainer.methods import parse_methods
 from experiments.trainer.run_folder import RESULTS
+from experiments.trainer.training import Recipe, Run, Trainer
 from tests.experiments.tiny_problem import tiny_problem
 from tests.experiments.tiny_run import CONFIG
 
@@ -143,3 +148,20 @@ def test_a_run_warns_once_and_its_report_says_it(tmp_path: Path, capfd: pytest.C
     assert "in 4 of 4 epochs of 2 runs: task 'left'" in line
     assert f"What happened:\n\n- {line}" in write_report(path)
     assert line in (path / "table.md").read_text()
+
+
+@pytest.mark.parametrize("spec", ["mgda", "graddrop", "trimmed_mean", "uncertainty"])
+def test_what_is_logged_of_a_step(spec: str):
+    (method,) = parse_methods(spec, ("left", "right"), 2, 3)
+    recipe = Recipe(16, optax.sgd, lambda epoch: jnp.float32(1))
+    trainer = Trainer(tiny_problem(), method, recipe)
+    run = Run(jnp.uint32(0), jnp.float32(0.1), jnp.ones(2), jnp.ones(2, bool))
+
+    def epoch() -> dict:
+        data = jax.tree.map(jnp.asarray, trainer.problem.data["train"])
+        return trainer.train_epoch(trainer.init(run), run, data, jnp.int32(0))[1]
+
+    log = jax.eval_shape(epoch)  # nothing is compiled
+    geometry = {"norm", "direction_cosine", "direction_norm", "cosine"}
+    assert (geometry <= set(log)) == (spec != "uncertainty")
+    assert ("weight" in log) == (spec in ("mgda", "uncertainty"))
