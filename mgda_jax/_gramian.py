@@ -16,11 +16,11 @@ from mgda_jax.products import (
     accumulation_dtype,
     add_shares,
     headroom,
-    leaf_share,
     no_share,
     real_parts,
     safe_exponent,
     select,
+    share_read_once,
 )
 from mgda_jax.tasks import path_name
 
@@ -80,7 +80,7 @@ def gramian(rows: PyTree, *, active: jax.Array | None = None) -> Gramian:
     # Each leaf has its own exponent, so that a leaf is done with, and its memory free, before
     # the next one is looked at.
     room = headroom(sum(leaf.size for leaf in leaves) // num_tasks, dtype)
-    shares = [leaf_share(leaf, dtype, room) for leaf in leaves]
+    shares = [share_read_once(leaf, dtype, room, active) for leaf in leaves]
     return of_share(functools.reduce(add_shares, shares, no_share(num_tasks, dtype)))
 
 

@@ -9,6 +9,8 @@ from jax import lax
 # Columns of one leaf that enter one matrix product; partial products are added
 # with a two-sum, so the error does not grow with the number of parameters.
 _CHUNK = 32_768
+# From so many entries on, a further reading of a leaf costs more than the choice without it.
+_LARGE = 2**18
 
 
 # The exponent that products summed over all columns may reach: as high as is safe, so that
@@ -49,10 +51,45 @@ def safe_exponent(peak: jax.Array) -> jax.Array:
 
 def leaf_share(leaf: jax.Array, dtype: Any, headroom: int) -> "Share":
     """What one leaf (T, *shape) adds to the Gramian, see `Share`."""
-    peak = jnp.max(jnp.abs(leaf)).astype(dtype)
-    exponent = jnp.maximum(safe_exponent(peak), headroom + 2 - jnp.finfo(dtype).maxexp) - headroom
-    scale = jnp.ldexp(jnp.ones((), dtype), -exponent)
-    return _products(leaf, scale), jnp.where(peak == 0, ZERO_LEAF, exponent)
+    scale, exponent = _scale(jnp.max(jnp.abs(leaf)).astype(dtype), headroom)
+    return _products(leaf, scale), exponent
+
+
+def share_read_once(
+    leaf: jax.Array, dtype: Any, headroom: int, active: jax.Array | None
+) -> "Share":
+    """`leaf_share`; on CPU a large leaf is not read for its scale before the products are formed.
+
+    They are scaled instead, where their diagonal shows that none of them is lost. Rows of
+    inactive tasks are zero.
+    """
+
+    def first(leaf):
+        return leaf_share(leaf, dtype, headroom)
+
+    def after(leaf):
+        high, low = _products(leaf, jnp.ones((), dtype))
+        # Off the diagonal |M_st| ≤ √(M_ss M_tt): products that underflow, one a column at most,
+        # are below its rounding, and no partial sum overflows. NaN and zero rows are unsafe.
+        info, diagonal = jnp.finfo(dtype), jnp.diagonal(high)
+        least = info.tiny / info.eps * (leaf.size // leaf.shape[0])
+        safe = (diagonal >= least) & (diagonal <= info.max / 4)
+        safe = jnp.all(safe if active is None else safe | ~active)
+        scale, exponent = _scale(jnp.sqrt(jnp.max(diagonal)), headroom)
+        scaled = (high * scale * scale, low * scale * scale), exponent
+        return lax.cond(safe, lambda leaf: scaled, first, leaf)
+
+    if leaf.size < _LARGE or _may_be_sharded(leaf):
+        return first(leaf)
+    return lax.platform_dependent(leaf, cpu=after, default=first)
+
+
+def _scale(peak: jax.Array, headroom: int) -> tuple[jax.Array, jax.Array]:
+    """A normal 2^-e that brings the peak to 2^headroom, and e."""
+    least = headroom + 2 - jnp.finfo(peak.dtype).maxexp
+    exponent = jnp.maximum(safe_exponent(peak), least) - headroom
+    scale = jnp.ldexp(jnp.ones_like(peak), -exponent)
+    return scale, jnp.where(peak == 0, ZERO_LEAF, exponent)
 
 
 # What some columns of the rows add to a Gramian: (high + low) · 4^exponent.
@@ -82,13 +119,18 @@ def headroom(num_columns: int, dtype: Any) -> int:
     return max(0, (_HEADROOM[jnp.dtype(dtype)] - num_columns.bit_length()) // 2)
 
 
-def _products(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _may_be_sharded(leaf: jax.Array) -> bool:
     mesh = jax.typeof(leaf).sharding.mesh
-    if not mesh.empty and mesh.size > 1:
+    return not mesh.empty and mesh.size > 1
+
+
+def _products(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if _may_be_sharded(leaf):
         # Flattening the parameter axes would make XLA gather a sharded one.
         trailing = tuple(range(1, leaf.ndim))
         scaled = leaf.astype(scale.dtype) * scale
-        out = jax.sharding.PartitionSpec(None, None) if mesh.explicit_axes else None
+        explicit = jax.typeof(leaf).sharding.mesh.explicit_axes
+        out = jax.sharding.PartitionSpec(None, None) if explicit else None
         product = jnp.tensordot(
             scaled, scaled, axes=(trailing, trailing), precision="highest", out_sharding=out
         )

@@ -10,6 +10,7 @@ from tests.half_precision import needs
 
 EPS = float(np.finfo(np.float32).eps)
 gramian_jit = jax.jit(gramian)
+gramian_large = jax.jit(lambda rows, active: gramian(rows, active=active))
 
 
 def dense(g: Gramian) -> np.ndarray:
@@ -136,6 +137,39 @@ def test_every_row_has_all_its_digits_or_none(common, columns):
     np.testing.assert_array_equal(g.matrix[~keep], 0)
     np.testing.assert_array_equal(g.matrix[:, ~keep], 0)
     np.testing.assert_array_equal(norms(g)[~keep], 0)
+
+
+@pytest.mark.parametrize(
+    ("exponents", "active"),
+    [
+        ((-100, -100, -100), None),
+        ((-45, -20, 0), None),  # the products of the first two rows underflow unscaled
+        ((0, 0, 0), None),
+        ((0, 0, -400), (True, True, False)),
+        ((0, 0, -400), None),  # a zero row
+        ((100, 100, 80), None),
+    ],
+)
+def test_a_large_leaf_is_as_exact_at_every_scale(exponents, active):
+    rows = rows_of(np.random.default_rng(12), 3, 100_000)
+    rows = np.ldexp(rows, np.array(exponents)[:, None]).astype(np.float32)
+    g = gramian_large(jnp.asarray(rows), None if active is None else jnp.array(active))
+    keep = np.array(exponents) > -400
+    kept = Gramian(g.matrix[np.ix_(keep, keep)], g.exponent)
+    assert relative_error(kept, rows[keep]) <= 4 * EPS
+    np.testing.assert_array_equal(g.matrix[~keep], 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_large_leaf_keeps_what_is_not_finite(bad):
+    rows = np.ones((3, 100_000), np.float32)
+    rows[1, 70_000] = bad
+    assert not np.isfinite(np.asarray(gramian_large(jnp.asarray(rows), None).matrix[1])).any()
+    g = gramian_large(jnp.asarray(rows), jnp.array([True, False, True]))
+    np.testing.assert_array_equal(dense(g), 1e5 * np.outer([1, 0, 1], [1, 0, 1]))
+    none = gramian_large(jnp.asarray(rows), jnp.zeros(3, bool))
+    np.testing.assert_array_equal(none.matrix, 0)
+    assert int(none.exponent) == 0
 
 
 def test_a_row_too_short_for_its_scale_keeps_a_nan():
