@@ -22,7 +22,8 @@ class Lean(Mode):
     one more pullback. Instead of T gradients of the parameters the T gradients of the
     activations of one layer are held, so it saves memory where a model has many layers, or
     more parameters in a layer than a batch has activations there; parameters that layers
-    share, or that `lax.scan` runs over, count as one layer. For every `Weighting`.
+    share, or that `lax.scan` runs over, count as one layer. It is no choice for convolutions of
+    few weights, where it takes more of both. For every `Weighting`.
 
     Examples:
       >>> Lean()
