@@ -92,7 +92,7 @@ def walk(
         stuck |= (theta >= upper) & jnp.all(rows < 0, axis=0)
         return values, jnp.where(stuck[None], jnp.zeros_like(rows), rows)
 
-    def from_start(start: jax.Array, preference: jax.Array, key: jax.Array) -> Walk:
+    def from_start(start: jax.Array, preference: jax.Array, key: jax.Array) -> Any:
         tx = optax.chain(aggregate(make_rule(preference), num_tasks), optax.adam(learning_rate))
 
         def step(carry: Any, key: jax.Array) -> Any:
@@ -110,7 +110,7 @@ def walk(
         stationarity = pareto.stationarity(gramian(free_gradients(end)[1]))
         path = jnp.concatenate([start[None], path])
         gap = jnp.min(jnp.linalg.norm(arc - end[None], axis=1))
-        return Walk(path, jax.vmap(problem.losses)(path), gap, stationarity)
+        return path, jax.vmap(problem.losses)(path), gap, stationarity
 
     keys = jax.random.split(jax.random.key(0), len(starts))
     found = jax.jit(jax.vmap(from_start))(starts, trade_offs, keys)
