@@ -99,7 +99,8 @@ def walk(
             theta, state = carry
             values, rows = free_gradients(theta)
             updates, state = tx.update(rows, state, theta, losses=values, key=key)
-            return (jnp.clip(optax.apply_updates(theta, updates), lower, upper), state), None
+            moved: Any = optax.apply_updates(theta, updates)
+            return (jnp.clip(moved, lower, upper), state), None
 
         def some_steps(carry: Any, key: jax.Array) -> Any:
             carry, _ = lax.scan(step, carry, jax.random.split(key, steps // POINTS))
