@@ -43,7 +43,7 @@ def test_constraints_pin_every_declared_dependency() -> None:
     assert [pin for pin in pins if not shape.fullmatch(pin)] == []
 
     extras = PROJECT["optional-dependencies"]
-    declared = PROJECT["dependencies"] + extras["experiments"] + extras["test"]
+    declared = PROJECT["dependencies"] + extras["run"] + extras["test"] + extras["docs"]
     declared = [re.split(r"[\[<>=]", item)[0] for item in declared + extras["notebooks"]]
     pinned = {pin.split("==")[0] for pin in pins}
     assert {name.replace("_", "-").lower() for name in declared} <= pinned
