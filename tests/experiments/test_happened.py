@@ -12,7 +12,8 @@ import pytest
 
 from experiments.report.dominance import FAR_BELOW, dominance
 from experiments.report.happened import happened
-from experiments.report.writing import write_report
+from experiments.report.reading import Report
+from experiments.report.writing import summary
 from experiments.trainer.config import TrainingConfig
 from experiments.trainer.experiment import run_experiment
 from experiments.trainer.methods import parse_methods
@@ -146,8 +147,7 @@ def test_a_run_warns_once_and_its_report_says_it(tmp_path: Path, capfd: pytest.C
     assert warned[0].strip().startswith("mgda, learning rate 0.05, seed 0: epoch 1: task 'left'")
     (line,) = json.loads((path / RESULTS).read_text())["mgda"]["happened"]
     assert "in 4 of 4 epochs of 2 runs: task 'left'" in line
-    assert f"What happened:\n\n- {line}" in write_report(path)
-    assert line in (path / "table.md").read_text()
+    assert f"What happened:\n\n- {line}" in summary(Report(path))
 
 
 @pytest.mark.parametrize("spec", ["mgda", "graddrop", "trimmed_mean", "uncertainty"])
