@@ -69,6 +69,8 @@ def series(
         if whole:
             values = np.array([[record[key] for record in run] for run in whole], float)
             steps = np.array([record["step"] for record in whole[0]], float)
+            if values.ndim == 2:  # one number for all tasks
+                values = np.repeat(values[..., None], len(report.tasks), axis=2)
             for task in report.results[method]["scored"][variant]:
                 columns[task] = np.mean(values[..., task], axis=0)
     missing = np.full(length, np.nan)

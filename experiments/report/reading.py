@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, first_line
 from experiments.report.happened import happened
 from experiments.trainer.run_folder import (
     CONFIG,
@@ -17,6 +18,7 @@ from experiments.trainer.run_folder import (
     check_run,
     read_json,
     read_lines,
+    shown_path,
 )
 
 BASELINE = "uniform"
@@ -44,7 +46,8 @@ class Row:
 
     Attributes:
       label: how tables and figures name it.
-      scores: (seeds, T) test scores; NaN for a run that failed.
+      scores: (seeds, T) test scores, T equal ones where the score is of all tasks together; NaN
+        for a run that failed.
       learning_rate: as selected, one or several.
     """
 
@@ -113,7 +116,8 @@ class Report:
         for name, rate in result["selected"].items():
             runs = self._runs(method, name)
             missing = {metric: [np.nan] * len(self.tasks)}
-            scores = np.array([run.get("test", missing)[metric] for run in runs], float)
+            found = (np.array(run.get("test", missing)[metric], float) for run in runs)
+            scores = np.stack([np.broadcast_to(x, len(self.tasks)) for x in found])
             rows[name] = Row(name, scores, f"{rate:g}")
         return rows
 
@@ -144,6 +148,17 @@ class Report:
         for method, result in self.results.items():
             lines += happened(method, result, self.records(method), self.tasks)
         return lines
+
+    def shown(self, method: str) -> dict[str, np.ndarray]:
+        """What the run kept of a method's first seed for pictures; empty where there is nothing."""
+        path = shown_path(self.path, method)
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ExperimentError(f"{path}: not as a run wrote it ({first_line(error)})") from None
 
     def seconds(self, method: str) -> float:
         """Wall time of all runs of a method together, compilation included."""

@@ -58,7 +58,7 @@ def relative_change(report: Report, method: str) -> float:
 
 
 def scores(report: Report) -> str:
-    """Every score of every reported run as CSV, one number a row."""
+    """Every score of every reported run as CSV, one number a row; no task where it is of all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow("method variant learning_rate seed part metric task value".split())
@@ -69,7 +69,10 @@ def scores(report: Report) -> str:
             label = (method, run["variant"], run["learning_rate"], run["seed"])
             for part in ("validation", "test"):
                 for metric, values in run.get(part, {}).items():
-                    for task, value in zip(report.tasks, values, strict=True):
+                    named = (
+                        zip(report.tasks, values, strict=True) if isinstance(values, list) else ()
+                    )
+                    for task, value in named or [("", values)]:
                         writer.writerow((*label, part, metric, task, value))
     return text.getvalue()
 

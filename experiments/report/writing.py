@@ -31,10 +31,13 @@ def summary(report: Report) -> str:
     """The table with what it takes to read it."""
     description = report.description
     config, examples = description["config"], description["examples"]
+    own = layout(report)
     lines = [
-        layout(report).table(report),
+        own.table(report),
         "",
-        f"Test {description.get('shown', report.score)} (mean ± standard error over "
+        own.caption(report)
+        if hasattr(own, "caption")
+        else f"Test {description.get('shown', report.score)} (mean ± standard error over "
         f"{config['seeds']} seeds) at the epoch that is best on validation, of "
         f"{config['epochs']}; {examples['train']} training, "
         f"{examples['validation']} validation, {examples['test']} test examples. time: all runs "

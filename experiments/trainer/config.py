@@ -108,10 +108,10 @@ class TrainingConfig:
     def check(self) -> None:
         """Raise ExperimentError naming the first flag whose value makes no sense."""
         for flag in ("seeds", "epochs", "batch_size", "grid", "log_points"):
-            _require_count(flag, getattr(self, flag))
+            require_count(flag, getattr(self, flag))
         for flag in ("runs_at_once", "steps_per_dispatch"):
             if getattr(self, flag) is not None:
-                _require_count(flag, getattr(self, flag))
+                require_count(flag, getattr(self, flag))
         check_rates(*self.learning_rate)
         _require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         for flag in ("decay_factor", "decay_every"):
@@ -283,7 +283,7 @@ def _one_line(box: str) -> str:
     return f"{message}{meant} (see --help)"
 
 
-def _require_count(flag: str, count: int) -> None:
+def require_count(flag: str, count: int) -> None:
     _require(count >= 1, flag, "at least 1", count)
     most = MOST.get(flag, np.iinfo(np.int32).max)
     _require(count <= most, flag, f"at most {most}", count)

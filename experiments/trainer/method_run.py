@@ -145,6 +145,7 @@ class MethodRun:
                     self.bar.update()
             parts = {part: self.evaluate(state.best_params, part) for part in REPORTED}
             outcome = results(method, self.labels, jax.device_get(state), parts)
+            self._show(state, outcome)
             return {**outcome, "steps_per_epoch": self.trainer.steps_per_epoch}
 
     @contextlib.contextmanager
@@ -211,6 +212,15 @@ class MethodRun:
             tally = self._tally(params, *self.devices.replicate((chunk, valid)))
             total = tally if total is None else jax.tree.map(operator.add, total, tally)
         return jax.device_get(dict(self._metrics(total)))
+
+    def _show(self, state: PyTree, outcome: dict[str, Any]) -> None:
+        """Keep what pictures need of the method's first reported run."""
+        reported = [r for r, run in enumerate(outcome["runs"]) if "test" in run]
+        if self.problem.show is None or not reported:
+            return
+        params = jax.tree.map(lambda a: a[reported[0]], jax.device_get(state.best_params))
+        shown = jax.device_get(jax.jit(self.problem.show)(*params))
+        self.folder.keep(self.method.spec, shown)
 
     def _report_failures(self, state: PyTree, failed_before: np.ndarray) -> np.ndarray:
         steps, tasks = jax.device_get((state.failed_step, state.failed_task))

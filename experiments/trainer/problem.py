@@ -26,13 +26,17 @@ class Problem:
       decode: `decode(own, zs, batch) -> losses`, a dict by task name.
       tally: `tally(shared, own, batch, valid) -> tallies`, sums over the examples where
         valid (N,) bool; a pytree that adds up over batches.
-      metrics: `metrics(tallies) -> {metric: (T,)}`.
+      metrics: `metrics(tallies) -> {metric: (T,)}`, or () where a number is of all tasks together.
       score: the metric that selects epochs and learning rates; higher is better.
       score_label: how tables and axes name it.
       absorb: None, or `absorb((shared, own), aux) -> (shared, own)`, which after a step puts
         what its forward pass measured (BatchNorm statistics) where evaluation finds it:
         leaves of shared and own that no loss reads in training, so that their gradient is
         zero. encode and decode then return (value, aux), and aux is theirs as a pair.
+      show: None, or `show(shared, own) -> {name: array}`, what pictures need of a trained model;
+        kept of every method's first seed.
+      log_gradients: whether cosines and norms of the tasks' gradients are logged for methods that
+        read none, too; a backward pass per task.
       eval_batch: examples a step of evaluation.
       common: whether all tasks read the same z; else no method has the suffix _ub.
     """
@@ -48,6 +52,8 @@ class Problem:
     score: str
     score_label: str
     absorb: Callable[[tuple[PyTree, PyTree], PyTree], tuple[PyTree, PyTree]] | None = None
+    show: Callable[[PyTree, PyTree], Mapping[str, jax.Array]] | None = None
+    log_gradients: bool = False
     eval_batch: int = 500
     common: bool = True
 

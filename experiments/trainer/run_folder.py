@@ -8,8 +8,11 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from experiments.errors import ExperimentError
 from experiments.trainer.parallel import as_the_leader_says, leads, wait_for_all
@@ -17,21 +20,17 @@ from experiments.trainer.run_lock import release_lock, take_lock
 
 CONFIG, METRICS, RESULTS, TIMINGS = "config.json", "metrics.jsonl", "results.json", "timings.jsonl"
 CHECKPOINTS, EVENTS, TABLE, SCORES = "checkpoints", "tensorboard", "table.md", "scores.csv"
+SHOWN = "shown"  # what pictures need of trained models
 PICTURES = tuple(
     f"{name}.png"
     for name in (
-        "accuracy_profile",
-        "attributes",
-        "tasks",
-        "curves",
-        "weights",
-        "cosines",
-        "directions",
+        *("accuracy_profile", "attributes", "tasks", "curves", "weights", "cosines"),
+        *("directions", "solutions", "conflict", "samples"),
     )
 )
 _FILES = (CONFIG, METRICS, RESULTS, TIMINGS, TABLE, SCORES)
 # All that a run, its report and its event files ever write into the folder.
-WRITTEN = (*_FILES, *(f"{name}.tmp" for name in _FILES), *PICTURES, CHECKPOINTS, EVENTS)
+WRITTEN = (*_FILES, *(f"{name}.tmp" for name in _FILES), *PICTURES, CHECKPOINTS, EVENTS, SHOWN)
 
 
 class RunFolder:
@@ -154,6 +153,17 @@ class RunFolder:
         if self._writes:
             write_json(self.path / RESULTS, {**self.results(), method: result})
 
+    def keep(self, method: str, arrays: Mapping[str, Any]) -> None:
+        """Write arrays of a method, which `read_shown` finds."""
+        if not self._writes:
+            return
+        path = shown_path(self.path, method)
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f"{path.name}.tmp")
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(temporary, path)
+
     def rewind(self, method: str, epoch: int) -> None:
         """Forget what was logged of a method after an epoch, before it is trained again."""
         if not self._writes:
@@ -179,6 +189,11 @@ def check_run(path: Path) -> None:
     found = read_json(path / CONFIG)
     if not isinstance(found.get("experiment"), str) or not isinstance(found.get("config"), dict):
         raise ExperimentError(f"{path / CONFIG}: not as a run wrote it; choose another --name")
+
+
+def shown_path(folder: Path, method: str) -> Path:
+    """Where a method's arrays for pictures lie."""
+    return folder / SHOWN / f"{folder_name(method)}.npz"
 
 
 def delete_run(path: Path) -> None:

@@ -225,10 +225,11 @@ class Trainer:
         return kept, {"loss": losses, **rule_log(oracle)}
 
     def _oracle(self, run: Run) -> Any:
+        rule = self.method.rule(run.coefficients)
         return mgda_jax.multitask_value_and_grad(
             self.problem.encode,
             self.problem.decode,
-            mgda_jax.recorded(self.method.rule(run.coefficients)),
+            mgda_jax.recorded(rule, always=self.problem.log_gradients),
             len(self.problem.tasks),
             mode=self.method.mode,
             has_aux=self.problem.absorb is not None,
@@ -241,7 +242,7 @@ class Trainer:
         return self.problem.tally(*params, batch, valid)
 
     def select(self, state: RunState, run: Run, scores: jax.Array, epoch: jax.Array) -> RunState:
-        """Keep the parameters where the mean score (T,) of the scored tasks is the best so far."""
+        """Keep the parameters where the mean score of the scored tasks is the best so far."""
         score = jnp.sum(jnp.where(run.scored, scores, 0)) / jnp.sum(run.scored)
         better = (score > state.best_score) & (state.failed_step < 0)
         best = jax.tree.map(

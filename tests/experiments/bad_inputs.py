@@ -43,12 +43,14 @@ from experiments.multilabel import command as multilabel
 from experiments.multilabel.arff import read_arff
 from experiments.multilabel.data import read_labels
 from experiments.multimnist import command as multimnist
+from experiments.pinn import command as pinn
 from experiments.report import tensorboard
 from experiments.report.__main__ import main as report_main
 from experiments.toy import command as toy
 from experiments.trainer import experiment
 from experiments.trainer.config import run_main
 from experiments.trainer.run_folder import CONFIG, METRICS, RESULTS, TIMINGS
+from experiments.vae import command as vae
 from tests.experiments import tiny_program
 from tests.experiments.official_files import write_idx
 
@@ -145,6 +147,8 @@ def flag_cases(folder: Path) -> Iterator[Case]:
         "celeba": (celeba.main, celeba.CelebaConfig, ("data-dir",)),
         "cityscapes": (cityscapes.main, cityscapes.CityscapesConfig, ("data-dir", "pretrained")),
         "multilabel": (multilabel.main, multilabel.MultilabelConfig, ("data-dir",)),
+        "pinn": (pinn.main, pinn.PinnConfig, ()),
+        "vae": (vae.main, vae.VaeConfig, ()),
         "tiny": (tiny_program.main, tiny_program.TinyConfig, ()),
     }
 

@@ -1,0 +1,1 @@
+"""A variational autoencoder: reconstruction against the divergence of the posterior."""
