@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 # Tests of what surrounds the numbers compile without optimisation, in a fraction of the time.
-AROUND := tests/experiments tests/test_fuzz.py tests/test_notebooks.py tests/test_readme.py \
-  tests/test_sharding.py
+NUMBERS := tests/min_norm tests/weighting tests/test_box_qp.py tests/test_branch.py \
+  tests/test_branched.py tests/test_gramian.py tests/test_nan_labels.py tests/test_portable.py
 QUICK := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
 
@@ -31,8 +31,9 @@ run: $(STAMP)  ## train the main job: MultiMNIST on real digits; ARGS='--help' s
 
 .PHONY: test
 test: lint types  ## lint, types, tests with coverage, doctests, README snippets
-	XLA_FLAGS="$(XLA_FLAGS) $(QUICK)" $(PYTEST) --cov --cov-report= --cov-fail-under=0 $(AROUND)
-	$(PYTEST) --cov --cov-append --cov-report=term $(addprefix --ignore=,$(AROUND))
+	XLA_FLAGS="$(XLA_FLAGS) $(QUICK)" $(PYTEST) --cov --cov-report= --cov-fail-under=0 \
+	  $(addprefix --ignore=,$(NUMBERS))
+	$(PYTEST) --cov --cov-append --cov-report=term $(NUMBERS)
 
 .PHONY: docs
 docs: $(STAMP)  ## the site, built strictly and without network into .cache/site
