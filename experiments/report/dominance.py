@@ -61,6 +61,8 @@ def dominance(means: Mapping[str, Any]) -> Dominance | None:
         part = weight * np.abs(np.array(means.get("loss", np.ones_like(weight)), float))
         balanced = np.median(part[others]) > FAR_BELOW * part[task]
         return None if balanced else Dominance(task, share, None)
+    if "direction_cosine" not in means:  # a run that an older revision logged
+        return None
     norm, cosine = (np.array(means[key], float) for key in ("norm", "direction_cosine"))
     median, part = np.median(norm[others]), weight * norm
     balanced = np.median(part[others]) > FAR_BELOW * part[task]
