@@ -1,5 +1,6 @@
 """MGDA-UB as a layer: one copy of a representation per task, combined in the backward pass."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -101,9 +102,13 @@ class Solve(NamedTuple):
     axis_name: Any
 
     def __call__(
-        self, rows: PyTree, active: jax.Array | None, probe: AggregateState
+        self,
+        rows: PyTree,
+        active: jax.Array | None,
+        probe: AggregateState,
+        total: Callable[[PyTree, jax.Array], PyTree] | None = None,
     ) -> tuple[PyTree, AggregateState]:
-        """Σ_t w_t g_t, the weights as a state of the rule, before it travels as a cotangent."""
+        """Σ_t w_t g_t (or total), and the rule's state before it travels as a cotangent."""
 
         def form(rows):
             gram = jax.lax.stop_gradient(gramian(rows, active=active))
@@ -111,7 +116,15 @@ class Solve(NamedTuple):
             return common(gram, probe)
 
         state = _probe.off_board(probe, self.rule, self.num_tasks)
-        return combine(self.rule, state, rows, num_tasks=self.num_tasks, active=active, form=form)
+        return combine(
+            self.rule,
+            state,
+            rows,
+            num_tasks=self.num_tasks,
+            active=active,
+            form=form,
+            total=total,
+        )
 
 
 def stack(trees: list[PyTree]) -> PyTree:

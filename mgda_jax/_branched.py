@@ -128,7 +128,12 @@ def branched(
             pull, active, probe = saved
             dzs = stack(cotangents[0])
             rows = over_tasks(lambda dz: pull(dz)[0], dzs, pullbacks)
-            combined, state = solve(_summed(rows, axis_name), active, probe)
+
+            # The weights are the whole batch's; what comes out is each device's, as of any layer.
+            def own(_, weights):
+                return weighted_sum(rows, weights, active=active)
+
+            combined, state = solve(_summed(rows, axis_name), active, probe, own)
             assert state.task_weights is not None
             _, drest, dclosed = pull(weighted_sum(dzs, state.task_weights, active=active))
             return combined, drest, dclosed, None, _probe.on_board(state)

@@ -376,7 +376,7 @@ print(json.dumps(out))
 
 @pytest.fixture(scope="module")
 def report():
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=env, cwd=ROOT, capture_output=True, text=True
@@ -395,4 +395,4 @@ def test_a_batch_spread_over_devices_gives_the_one_device_answer(report, layer, 
 
 
 def test_a_forgotten_axis_name_is_named(report):
-    assert "axis_name: z varies over the mapped axes ['d']" in report["forgotten"]
+    assert "axis_name: the Gramian varies over the mapped axes ['d']" in report["forgotten"]
