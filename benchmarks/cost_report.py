@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 
-matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
+plt.switch_backend("agg")
 
 Costs = dict[str, Any]
 SUM = "summed loss (jax.grad)"

@@ -131,7 +131,7 @@ def _pull(equation: Any, inputs: list[Any], known: dict, seeds: list[jax.Array])
 
 def _is_product(equation: Any, inputs: list[Any]) -> bool:
     """Whether it is a product of a known matrix with a linear one, summed over one dimension."""
-    if equation.primitive.name != "dot_general" or len(inputs) != 1:
+    if equation.primitive.name != "dot_general" or len(inputs) != 1 or not inputs[0].aval.size:
         return False
     (contracted, _), (batch, _) = equation.params["dimension_numbers"]
     return len(contracted) == 1 and not batch

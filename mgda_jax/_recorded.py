@@ -137,4 +137,6 @@ def _noted(rule_state: Any, found: Diagnostics, before: Recorded) -> Recorded:
 def _saturated(leaf: jax.Array) -> jax.Array:
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return leaf
-    return jnp.minimum(leaf, jnp.finfo(leaf.dtype).max)
+    # Selected: XLA's CPU code may drop a NaN in a minimum over a large batch.
+    largest = jnp.asarray(jnp.finfo(leaf.dtype).max, leaf.dtype)
+    return jnp.where(leaf > largest, largest, leaf)

@@ -58,11 +58,13 @@ def one_unread(p, x):
     return {"z": jnp.tanh(matmul(X, p["w"])), "count": jnp.int32(3)}
 
 
+EMPTY = {"w": W, "none": W[:0]}
 ENCODERS = {
     "dense": (lambda p, x: matmul(jax.nn.relu(matmul(x, p[0]) + p[2][None]), p[1]), (W, V, B)),
     "matrix on the left": (lambda p, x: matmul(p.T, x.T).T, W),
     "used twice": (lambda p, x: matmul(jnp.tanh(matmul(x[:, :4], p)), p), V),
     "read as it is": (lambda p, x: x[:, :4] * p["b"][None] + p["b"][None] ** 2, {"b": B}),
+    "empty": (lambda p, x: jnp.tanh(matmul(x, p["w"])) + matmul(x[:, :0], p["none"]), EMPTY),
     "convolution": (convolved, normal(2, 2, 1, 4)),
     "scan": (scanned, jnp.stack([V, V.T])),
     "checkpoint": (jax.checkpoint(lambda p, x: jnp.tanh(matmul(x, p))), W),
@@ -102,7 +104,9 @@ def test_the_gramian_and_the_combination_are_those_of_stacked_rows(name, monkeyp
         lambda a, b: np.testing.assert_allclose(
             np.asarray(a, np.complex64),
             np.asarray(b, np.complex64),
-            atol=64 * eps * max(1e-9, float(np.max(np.abs(np.asarray(b, np.complex64))))),
+            atol=64
+            * eps
+            * max(1e-9, float(np.max(np.abs(np.asarray(b, np.complex64)), initial=0))),
         ),
         lean_combined,
         combined,

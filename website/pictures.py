@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from jax import lax
@@ -27,8 +27,7 @@ from experiments.toy.valleys import PROBLEMS, STARTS, losses, pareto_set
 from mgda_jax import aggregate, task_gradients, weighting
 from tests.weighting.rules import RULES
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+plt.switch_backend("agg")
 
 DOCS = Path(__file__).parent.parent / "docs"
 STEPS, POINTS, RATE = 35_000, 200, 1e-3

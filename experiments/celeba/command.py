@@ -40,8 +40,9 @@ class CelebaConfig(FeedConfig):
     """Train on 40 binary attributes of each image, each attribute being a task.
 
     Prints a table of mean test errors and writes config.json, metrics.jsonl, results.json,
-    table.md, scores.csv, attributes.png (errors as a radar chart), curves.png, weights.png and
-    cosines.png into the run's folder. The same command continues a run that was stopped.
+    table.md, scores.csv, attributes.png (errors as a radar chart), curves.png, weights.png,
+    cosines.png and directions.png into the run's folder. The same command continues a run that was
+    stopped.
 
     Attributes:
       dataset: synthetic: 2048 sprites rendered by seed, 32×32, a small ResNet; no download.

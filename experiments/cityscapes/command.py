@@ -39,8 +39,8 @@ PAPER = {
 class CityscapesConfig(FeedConfig):
     """Train on street scenes: class, offset to the instance's centre, disparity of a pixel.
 
-    Prints a table of test scores and writes config.json, metrics.jsonl, results.json,
-    table.md, scores.csv, tasks.png (bars), curves.png, weights.png and cosines.png into the
+    Prints a table of test scores and writes config.json, metrics.jsonl, results.json, table.md,
+    scores.csv, tasks.png (bars), curves.png, weights.png, cosines.png and directions.png into the
     run's folder. The same command continues a run that was stopped.
 
     Attributes:

@@ -26,8 +26,8 @@ class MultilabelConfig(TrainingConfig):
     """Train on every label of each example, each label being a task.
 
     Prints a table of mean and worst test area under the ROC curve and writes config.json,
-    metrics.jsonl, results.json, table.md, scores.csv, curves.png, weights.png and cosines.png into
-    the run's folder. The same command continues a run that was stopped.
+    metrics.jsonl, results.json, table.md, scores.csv, curves.png, weights.png, cosines.png and
+    directions.png into the run's folder. The same command continues a run that was stopped.
 
     Attributes:
       data_dir: Folder with NAME.xml, which names the labels, and NAME-train.arff with

@@ -39,8 +39,8 @@ PAPER = {
 class MultiMnistConfig(TrainingConfig):
     """Train on images of two overlapping digits, each digit's class being a task.
 
-    Prints a table of test accuracies and writes config.json, metrics.jsonl, results.json,
-    table.md, scores.csv, accuracy_profile.png, curves.png, weights.png and cosines.png into
+    Prints a table of test accuracies and writes config.json, metrics.jsonl, results.json, table.md,
+    scores.csv, accuracy_profile.png, curves.png, weights.png, cosines.png and directions.png into
     the run's folder. The same command continues a run that was stopped.
 
     Attributes:

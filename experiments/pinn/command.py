@@ -24,8 +24,9 @@ class PinnConfig(TrainingConfig):
     condition, no data.
 
     Prints a table of errors against the known solution and writes config.json, metrics.jsonl,
-    results.json, table.md, scores.csv, solutions.png, conflict.png, curves.png, weights.png and
-    cosines.png into the run's folder. The same command continues a run that was stopped.
+    results.json, table.md, scores.csv, solutions.png, conflict.png, curves.png, weights.png,
+    cosines.png and directions.png into the run's folder. The same command continues a run that was
+    stopped.
 
     Attributes:
       problem: helmholtz: Δu + u = q on a square. poisson: Δu = q. burgers: a steepening wave.

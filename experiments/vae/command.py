@@ -17,8 +17,8 @@ from experiments.vae.problem import autoencoder, digits
 class VaeConfig(TrainingConfig):
     """Train a variational autoencoder whose reconstruction and KL divergence are two tasks.
 
-    Prints a table of held-out losses and writes config.json, metrics.jsonl, results.json,
-    table.md, scores.csv, samples.png, curves.png, weights.png and cosines.png into the run's
+    Prints a table of held-out losses and writes config.json, metrics.jsonl, results.json, table.md,
+    scores.csv, samples.png, curves.png, weights.png, cosines.png and directions.png into the run's
     folder. The same command continues a run that was stopped.
 
     Attributes:

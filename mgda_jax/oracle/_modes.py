@@ -1,5 +1,6 @@
 """A mode of the oracle: how the encoder is pulled back, what the rows are, how they combine."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -35,15 +36,18 @@ class Encoder(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mode:
+class Mode(abc.ABC):
     """What `multitask_value_and_grad` takes as mode: `Representation`, `Exact`, `PerTask`, …"""
 
     def check_rule(self, weighting: Weighting | RowRule) -> None:
         """ValueError for a rule that reads what this mode does not form."""
+        del weighting  # unless a mode says otherwise, every rule will do
 
     def check_batch(self, batch: PyTree, losses: PyTree) -> None:
         """ValueError for a batch that does not fit the losses."""
+        del batch, losses  # and every batch
 
+    @abc.abstractmethod
     def at(
         self,
         encode: Callable[..., Any],
@@ -55,7 +59,6 @@ class Mode:
         axis_name: Any,
     ) -> Encoder:
         """One forward pass of the encoder; arguments as in `multitask_value_and_grad`."""
-        raise NotImplementedError
 
 
 def one_forward(
