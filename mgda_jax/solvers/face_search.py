@@ -51,7 +51,7 @@ def face_search(
       x (N, T) ≥ 0, exactly zero off its face, and done (N,) bool: which of them meet
       the tolerance. The others are to be solved in another way.
     """
-    tiny = jnp.finfo(linear.dtype).tiny
+    eps, tiny = jnp.finfo(linear.dtype).eps, jnp.finfo(linear.dtype).tiny
     zero = jnp.zeros_like(linear)
 
     def begin(face, done):
@@ -78,15 +78,17 @@ def face_search(
         left = jnp.max(jnp.abs(rest), axis=1)
         settled = left <= jnp.maximum(_INEXACT * against, tolerance / 2 * size)
         wanted = jnp.where(old.face, x > 0, slope < 0)
-        right = jnp.all(wanted == old.face, axis=1)
+        # Signs below eps are of C's own rounding: a face that followed them would never stay.
+        right = against <= eps * size
         residual = jnp.max(jnp.abs(jnp.minimum(x, slope - shift * x)), axis=1)
+        refresh = settled & right & ~old.refresh
         here = _Iterate(
-            x,
+            jnp.where(refresh[:, None], jnp.maximum(x, 0), x),
             slope,
             direction,
             square,
             old.face,
-            refresh=settled & right & ~old.refresh,
+            refresh=refresh,
             done=old.refresh & right & (residual <= tolerance * size),
         )
         elsewhere = begin(wanted, here.done)
