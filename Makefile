@@ -39,6 +39,10 @@ test: lint types  ## lint, types, tests with coverage, doctests, README snippets
 docs: $(STAMP)  ## the site, built strictly and without network into .cache/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
+.PHONY: notebooks
+notebooks: $(STAMP)  ## execute the notebooks and store their outputs
+	$(BIN)/python -m notebooks.run $(ARGS)
+
 .PHONY: matrix
 matrix:  ## part of the tests on the oldest and newest jax, on every Python at hand
 	$(PYTHON) -m tests.matrix
