@@ -24,7 +24,7 @@ def pages() -> list[tuple[str, str, str]]:
 def _cell(cell: dict) -> str:
     source = "".join(cell["source"])
     if cell["cell_type"] != "code":
-        return source
+        return source.replace("](../docs/", "](../")  # there docs/ is the root
     return "\n\n".join([f"```python\n{source}\n```", *map(_output, cell["outputs"])])
 
 
