@@ -14,7 +14,10 @@ from notebooks.run import METADATA, NOTEBOOKS, SKIPPED, execute, kernel, printed
 
 # What replaces the sizes of the cell tagged `size`, in the notebooks that train for long. Their
 # numbers are others then, so that cells after it only have to run.
-SMALL = {"3_multimnist": 'methods, seeds, epochs = "mgda_ub", 1, 1'}
+SMALL = {
+    "3_multimnist": 'methods, seeds, epochs = "mgda_ub", 1, 1',
+    "9_pinn": "steps = 100",
+}
 
 
 @pytest.fixture(scope="module")
