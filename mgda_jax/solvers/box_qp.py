@@ -12,6 +12,7 @@ from jax import lax
 
 from mgda_jax.solvers.face_search import face_search
 from mgda_jax.solvers.linear_algebra import factor, matvec
+from mgda_jax.solvers.predictor_corrector import advance, correction
 
 # Face steps from the first guess, which most problems need no more of; then this many
 # interior-point steps and a few face steps from where those got to, in turn.
@@ -153,10 +154,10 @@ def _step(matrix, linear, old, on_face, late, tolerance):
     first = solve(jnp.where(on_face, jnp.where(old.face, -linear, zero), -slope))
     x = jnp.where(old.face, first, zero)
     refinement = jnp.where(old.face, -gradient(x), zero)
-    correction = _correction(old.y, old.z, first)
-    second = solve(jnp.where(on_face, refinement, correction - slope))
+    corrector = correction(old.y, old.z, first)
+    second = solve(jnp.where(on_face, refinement, corrector - slope))
     x = x + jnp.where(old.face, second, zero)
-    y, z = _advance(old.y, old.z, second, correction)
+    y, z = advance(old.y, old.z, second, corrector)
 
     face = jnp.where(on_face, x > jnp.where(old.face, zero, gradient(x)), y > z)
     x = jnp.where(on_face, jnp.maximum(x, 0), y)
@@ -185,29 +186,6 @@ def _step(matrix, linear, old, on_face, late, tolerance):
         done=on_face & ((residual <= tolerance) | (late & (best <= tolerance))),
     )
     return jax.tree.map(lambda a, b: jnp.where(old.done, a, b), old, new)
-
-
-def _correction(y, z, dy):
-    """Mehrotra's centring and second-order term, after the predictor's dy."""
-    dz = -z - z / y * dy
-    step = jnp.minimum(_length(y, z, dy, dz), 1)
-    gap = jnp.mean(y * z)
-    centering = (jnp.mean((y + step * dy) * (z + step * dz)) / gap) ** 3
-    return (centering * gap - dy * dz) / y
-
-
-def _advance(y, z, dy, correction):
-    """The step towards z = Cy + h, y∘z = 0 that keeps both positive."""
-    dz = correction - z - z / y * dy
-    step = jnp.minimum(0.995 * _length(y, z, dy, dz), 1)
-    floor = jnp.finfo(y.dtype).tiny
-    return jnp.maximum(y + step * dy, floor), jnp.maximum(z + step * dz, floor)
-
-
-def _length(y, z, dy, dz):
-    """The longest step that leaves y and z non-negative."""
-    ratio = jnp.maximum(jnp.max(-dy / y), jnp.max(-dz / z))
-    return 1 / jnp.maximum(ratio, jnp.finfo(y.dtype).tiny)
 
 
 def _natural_residual(x, gradient):

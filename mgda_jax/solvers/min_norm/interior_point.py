@@ -16,9 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from mgda_jax.solvers.linear_algebra import dot, factor, matvec
+from mgda_jax.solvers.predictor_corrector import advance, correction
 
-# Fraction of the way to the boundary that a step may take.
-_STEP_FRACTION = 0.995
 # The residual to stop at, and the shift of the Newton matrix, in units of eps. The
 # shift damps the step only; the optimality conditions do not contain it.
 _TOLERANCE = 4
@@ -103,7 +102,7 @@ def interior_point(
     init = (start, worst, jnp.zeros((), jnp.int32))
     _, best, steps = lax.while_loop(unfinished, body, init)
     face = (best.b > best.z) & (problem.scale > 0)
-    b, face = _crossover(problem, best.b, face, tolerance)
+    b, face = crossover(problem, best.b, face, tolerance)
     share = problem.scale * b
     return share / jnp.sum(share), face, steps
 
@@ -143,33 +142,12 @@ def _start(problem: ScaledProblem) -> _Iterate:
 def _newton_step(problem: ScaledProblem, iterate: _Iterate) -> _Iterate:
     """One predictor–corrector step towards Kb − u = z, b∘z = 0, b ≥ 0, z ≥ 0."""
     b, z, image = iterate
-    size, eps = b.size, jnp.finfo(b.dtype).eps
-    residual = image - problem.target - z
-    solve = factor(problem.matrix + jnp.diag(z / b + _SHIFT * eps))
-
-    predicted_b = solve(-residual - z)
-    predicted_z = -z - z / b * predicted_b
-    length = _step_length(b, z, predicted_b, predicted_z, 1.0)
-    centre = dot(b, z) / size
-    predicted = dot(b + length * predicted_b, z + length * predicted_z) / size
-    # Mehrotra's heuristic: centre little where the predictor gets far.
-    aim = (predicted / centre) ** 3 * centre
-
-    complementarity = aim - b * z - predicted_b * predicted_z
-    step_b = solve(complementarity / b - residual)
-    step_z = (complementarity - z * step_b) / b
-    length = _step_length(b, z, step_b, step_z, _STEP_FRACTION)
-    b, z = b + length * step_b, z + length * step_z
+    shift = _SHIFT * jnp.finfo(b.dtype).eps
+    solve = factor(problem.matrix + jnp.diag(z / b + shift))
+    slope = image - problem.target
+    corrector = correction(b, z, solve(-slope))
+    b, z = advance(b, z, solve(corrector - slope), corrector)
     return _Iterate(b, z, matvec(problem.matrix, b))
-
-
-def _step_length(b, z, step_b, step_z, fraction: float) -> jax.Array:
-    """One length for b and z: the quadratic term couples them."""
-    x, step = jnp.concatenate([b, z]), jnp.concatenate([step_b, step_z])
-    falls = step < 0
-    ratio = -x / jnp.where(falls, step, -jnp.ones_like(step))
-    ratio = jnp.where(falls, ratio, jnp.full_like(ratio, jnp.inf))
-    return jnp.minimum(fraction * jnp.min(ratio), 1)
 
 
 def _kkt(problem: ScaledProblem, b: jax.Array, inner: jax.Array) -> jax.Array:
@@ -191,7 +169,7 @@ def _score(problem: ScaledProblem, b, z, image) -> jax.Array:
     return jnp.maximum(jnp.maximum(optimality, complementarity), infeasibility)
 
 
-def _crossover(
+def crossover(
     problem: ScaledProblem, b: jax.Array, face: jax.Array, tolerance: jax.typing.ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """b with exact zeros off its face and the exact solution on it, if that certifies no worse.
