@@ -68,11 +68,13 @@ def tchebycheff(
         weighed = vector * values
         top = jnp.max(weighed, where=mask, initial=0)
         # Not by the difference, in which a fused product is not the rounded one.
-        worst = ((weighed == top) & mask).astype(dtype)
+        worst = weighed == top
         width = jnp.asarray(mu, dtype)
         # Differences before the division, which a small μ would let overflow.
-        smooth = softmax((weighed - top) / one_for_zero(width), mask)
-        share = jnp.where(width > 0, smooth, worst / one_for_zero(jnp.sum(worst)))
+        below = jnp.where(worst, jnp.zeros_like(weighed), weighed - top)
+        smooth = softmax(below / one_for_zero(width), mask)
+        ones = (worst & mask).astype(dtype)
+        share = jnp.where(width > 0, smooth, ones / one_for_zero(jnp.sum(ones)))
         return jnp.where(valid_losses(values, mask), vector * share, jnp.nan), state
 
     return Weighting(lambda num_tasks: NoState(), update, frozenset({"losses"}), "all")

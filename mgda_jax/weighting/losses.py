@@ -46,7 +46,11 @@ def softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """Softmax over the active tasks, (T,): zero elsewhere, all zero when none is active."""
     logits = jnp.where(mask, logits, -jnp.inf)
     top = jnp.max(logits)
-    exps = jnp.exp(logits - jnp.where(top == -jnp.inf, jnp.zeros_like(top), top))
+    below = logits - jnp.where(top == -jnp.inf, jnp.zeros_like(top), top)
+    # Where the logits are products, fused with this difference they are not those that `top` is
+    # of: large ones would come out above it, or all of them below.
+    exps = jnp.exp(jnp.where((logits == top) | (below > 0), jnp.zeros_like(below), below))
+    exps = jnp.where(mask, exps, jnp.zeros_like(exps))
     total = jnp.sum(exps)
     return exps / one_for_zero(total)
 
