@@ -15,11 +15,11 @@ jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-# The workers share the cores, so a second thread in each only gets in the way. XLA reads its flags
-# at the first computation.
+# The workers share the cores, so a second thread in each only gets in the way, as does a program
+# split for several threads that compile it. XLA reads its flags at the first computation.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    single = "--xla_cpu_multi_thread_eigen=false"
+    single = "--xla_cpu_multi_thread_eigen=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{single} {os.environ.get('XLA_FLAGS', '')}"
 
 

@@ -9,8 +9,8 @@ import pytest
 
 @functools.cache
 def _compiles() -> bool:
-    values = jnp.arange(8, dtype=jnp.float16)
     try:
+        values = jnp.arange(8, dtype=jnp.float16)
         jax.block_until_ready(jax.jit(lambda x: jnp.max(jnp.abs(x)))(values))
     except jax.errors.JaxRuntimeError as error:
         if "Failed to materialize symbols" not in str(error):
