@@ -2,6 +2,7 @@
 
     python -m benchmarks.min_norm                 time a solve, and the kkt it reaches
     python -m benchmarks.min_norm --accuracy      worst errors per family and T
+    python -m benchmarks.min_norm --qp            ours beside the loop of the quadratic programs
 
 Speed: 256 float32 problems a T, taken in turn from all families of tests.problems;
 µs of a single jitted call (mean over 16 of them) and per item of one vmapped call,
@@ -12,20 +13,28 @@ XLA_FLAGS=--xla_cpu_multi_thread_eigen=false for one thread.
 
 Accuracy: errors on the rows in float64 (tests.problems.Errors), against
 non-negative least squares.
+
+--qp: `nonnegative_qp` of the same problem in b, with and without the exact solve on the face
+after it, beside the loop of min_norm_point, for both dtypes: time of one vmapped call relative to
+that loop (the best of several, in turn), steps (median, most), kkt in eps (median, worst).
 """
 
 import argparse
+import functools
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mgda_jax._gramian import gramian
-from mgda_jax.solvers.min_norm import Method, min_norm_point
+from mgda_jax.solvers.box_qp import nonnegative_qp
+from mgda_jax.solvers.min_norm import Method, min_norm_point, point
+from mgda_jax.solvers.min_norm.interior_point import crossover, interior_point, scaled_problem
 from tests.problems import FAMILIES, Errors, errors, make, reference
 
 SPEED_TASKS = (2, 3, 10, 40, 100)
@@ -43,8 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--accuracy", action="store_true", help="errors instead of times")
     parser.add_argument("--tasks", type=int, nargs="+", help="numbers of tasks T")
     parser.add_argument("--seeds", type=int, default=3, help="problems a family (--accuracy)")
+    parser.add_argument("--qp", action="store_true", help="our loop beside that of the QPs")
     args = parser.parse_args(argv)
-    if args.accuracy:
+    if args.qp:
+        for dtype in ("float32", "float64"):
+            for num_tasks in args.tasks or (3, 5, 10, 40, 100):
+                with jax.enable_x64(dtype == "float64"):
+                    on_quadratic_program(num_tasks, dtype)
+    elif args.accuracy:
         accuracy(args.tasks or ACCURACY_TASKS, args.seeds)
     else:
         speed(args.tasks or SPEED_TASKS)
@@ -168,6 +183,46 @@ def solve_all(
     ]
     assert all(np.all(np.isfinite(e)) for e in found), "a weight is not finite"
     return found, int(solution.steps.max())
+
+
+def through_qp(on_face: bool) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+    """What can take the place of `interior_point` in min_norm_point."""
+
+    def solve(matrix, active, max_steps):
+        problem = scaled_problem(matrix, active)
+        start = (problem.scale > 0)[None]
+        found = nonnegative_qp(problem.matrix, -problem.target[None], face=start)
+        b, face = found.x[0], (found.x[0] > 0) & start[0]
+        if on_face:
+            b, face = crossover(problem, b, face, 4 * jnp.finfo(b.dtype).eps)
+        share = problem.scale * b
+        return share / jnp.sum(share), face, found.steps[0]
+
+    return solve
+
+
+def on_quadratic_program(num_tasks: int, dtype: str) -> None:
+    """The lines of one T: the three on well-behaved problems, and on all families."""
+    loops = {"own loop": interior_point, "QP": through_qp(False), "QP, then face": through_qp(True)}
+    solvers = {name: batch_solver("exact") for name in loops}
+    every = tuple(f for f in FAMILIES if f != HARDEST)
+    for mix, families in {"easy": ("gaussian", "realistic", "orthogonal"), "all": every}.items():
+        count = BATCH // 4
+        rows = [make(families[i % len(families)], num_tasks, i // len(families))
+                for i in range(count)]  # fmt: skip
+        grams = jnp.asarray(np.stack([r @ r.T / np.abs(r).max() ** 2 for r in rows]), dtype)
+        found = {}
+        for name, loop in loops.items():
+            with mock.patch.object(point, "interior_point", loop):
+                found[name] = jax.device_get(solvers[name](grams))
+        seconds = best_in_turn({n: functools.partial(solvers[n], grams) for n in loops})
+        for name, solution in found.items():
+            kkt = [errors(r, w).kkt for r, w in zip(rows, solution.weights, strict=True)]
+            kkt = np.array(kkt) / jnp.finfo(dtype).eps
+            ratio = seconds[name] / seconds["own loop"]
+            print(f"{dtype} {num_tasks:>4}  {mix:<5} {name:<14}{ratio:>7.2f}"
+                  f"{np.median(solution.steps):>6.0f}{np.max(solution.steps):>4}"
+                  f"{np.median(kkt):>8.2f}{np.max(kkt):>8.2f}", flush=True)  # fmt: skip
 
 
 def worst(found: Sequence[Errors]) -> str:

@@ -5,8 +5,9 @@ x, z > 0, with N = A + diag(z/x) factored once, a step is
 
     dx = −N⁻¹(Ax + h),   c = correction(x, z, dx),   dx = N⁻¹(c − Ax − h),   advance(x, z, dx, c).
 
-What it starts from, when it stops and what follows it are the solvers' own. Mehrotra, "On the
-implementation of a primal-dual interior point method", SIAM J. Optimization 2(4), 1992.
+What it starts from, when it stops and what follows it are the solvers' own: docs/cost.md has
+the measurements that keep two loops. Mehrotra, "On the implementation of a primal-dual interior
+point method", SIAM J. Optimization 2(4), 1992.
 """
 
 import jax
