@@ -178,9 +178,10 @@ def test_vmap_over_seeds_equals_a_loop():
     rows = np.random.default_rng(1).standard_normal((4, 3, 5)).astype(np.float32)
     params = jnp.zeros((4, 5))
     states = jax.vmap(tx.init)(params)
-    together, _ = jax.vmap(tx.update)(jnp.asarray(rows), states, params)
+    together, _ = jax.jit(jax.vmap(tx.update))(jnp.asarray(rows), states, params)
+    update = jax.jit(tx.update)
     for i in range(4):
-        alone, _ = tx.update(jnp.asarray(rows[i]), tx.init(params[i]), params[i])
+        alone, _ = update(jnp.asarray(rows[i]), tx.init(params[i]), params[i])
         np.testing.assert_allclose(together[i], alone, rtol=64 * EPS, atol=64 * EPS)
 
 
@@ -419,9 +420,9 @@ def test_a_rule_for_another_number_of_tasks_is_named():
 def test_weights_are_constants_to_differentiation():
     tx, params = mgda(2), jnp.zeros(3)
     scale = jax.grad(lambda s: jnp.sum(tx.update(s * ROWS, tx.init(params), params)[0] * ROWS[0]))
-    close(scale(1.0), WEIGHTS @ ROWS @ ROWS[0])
+    close(jax.jit(scale)(1.0), WEIGHTS @ ROWS @ ROWS[0])
     of_rows = jax.grad(lambda rows: jnp.sum(tx.update(rows, tx.init(params), params)[0]))
-    close(of_rows(jnp.asarray(ROWS)), np.outer(WEIGHTS, np.ones(3)))
+    close(jax.jit(of_rows)(jnp.asarray(ROWS)), np.outer(WEIGHTS, np.ones(3)))
 
 
 def test_checkpoint_round_trip(tmp_path):
