@@ -30,7 +30,9 @@ def kernel() -> Iterator[NotebookClient]:
     """One kernel in the repository's root; of several notebooks each begins with no names."""
     resources = {"metadata": {"path": str(ROOT)}}
     empty = nbformat.v4.new_notebook()
-    client = NotebookClient(empty, timeout=900, kernel_name="python3", resources=resources)
+    client = NotebookClient(
+        empty, timeout=900, kernel_name="python3", resources=resources, coalesce_streams=True
+    )
     with client.setup_kernel():
         yield client
 
