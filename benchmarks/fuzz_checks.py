@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.fuzz_problems import NAMES, Batch
 from tests.problems import reference
+from tests.weighting.rules import RAY, RAYS
 
 EPS = float(np.finfo(np.float32).eps)
 # Below some eps^{1/3} of distance of the unit rows' hull from the origin, the rounding of the
@@ -403,6 +404,41 @@ def equal_lengths(case: Case, direction: np.ndarray) -> Verdict:
     return Verdict(off, off, reasons | _flushed(case))
 
 
+def linear_program(case: Case) -> Verdict:
+    """EPO: on the simplex, its constraints as its residual says."""
+    off = _on_simplex(case)
+    return Verdict(off, case.state.residual / (64 * EPS * case.num_tasks), {} | _flushed(case))
+
+
+def constrained(case: Case) -> Verdict:
+    """Pareto MTL: d conflicts with no active constraint, or where none is with no task."""
+    tasks = [t % 4 for t in range(case.num_tasks)]
+    unit, others = (
+        r / np.linalg.norm(r, axis=-1, keepdims=True) for r in (RAY[tasks], RAYS[:, tasks])
+    )
+    losses = case.batch.losses.astype(np.float64)
+    along = losses @ (others - unit).T / np.linalg.norm(losses, axis=1)[:, None]
+    violated = along > 0
+    outside = violated.any(axis=1)
+    gains = np.einsum("kt,nt->nk", others - unit, case.gains)
+    lengths = np.linalg.norm(np.einsum("kt,ntp->nkp", others - unit, case.rows), axis=2)
+    bound = 64 * EPS**0.5 * case.size[:, None]
+    back = np.max(np.where(violated, -gains / _safe(lengths * bound), 0), axis=1)
+    conflict = np.where(outside, back, _conflict(case.gains, case.norms * bound))
+    near = np.any(np.abs(along) <= 16 * EPS * case.num_tasks, axis=1)
+    reasons = {"on the border of its part": near, "indefinite": case.indefinite} | _flushed(case)
+    return Verdict(np.maximum(conflict, 0), np.maximum(conflict, 0), reasons)
+
+
+def along_ray(case: Case) -> Verdict:
+    """PBI with equal losses for a ray: ⟨w, λ⟩ = 1, and ‖w − λ‖ is θ, or zero on the ray."""
+    unit = 1 / np.sqrt(case.num_tasks)
+    along = np.abs(np.sum(case.weights, axis=1) * unit - 1) / (64 * EPS)
+    penalty = np.linalg.norm(case.weights - unit, axis=1)
+    off = np.minimum(np.abs(penalty - 5), penalty) / (64 * EPS)
+    return Verdict(along, off, {})
+
+
 CHECKS: dict[str, Check] = {
     "min_norm": min_norm,
     "cr_mogm": simplex,
@@ -431,6 +467,9 @@ CHECKS: dict[str, Check] = {
     "scale_invariant": equal_products,
     "stch": positive,
     "tchebycheff": positive,
+    "epo": linear_program,
+    "pbi": along_ray,
+    "pareto_mtl": constrained,
     "uncertainty": positive,
     "imtl_l": positive,
     "go4align": positive,

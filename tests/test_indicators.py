@@ -186,3 +186,25 @@ def test_against_moocore(capsys):
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("num_tasks", [2, 3])
+def test_the_hypervolume_gradient_is_the_difference_of_volumes(num_tasks):
+    """Of each point's own front; a point beyond the reference has none."""
+    rng = np.random.default_rng(num_tasks)
+    points, corner = rng.random((7, num_tasks)), np.full(num_tasks, 0.9)
+    points[3] = 0.95
+    with jax.enable_x64(True):
+        found = np.asarray(jax.jit(pareto.hypervolume_gradient)(points, corner))
+    numbers = np.asarray(pareto.fronts(jnp.asarray(points, jnp.float32)))
+    assert len(set(numbers)) > 1
+    for (i, t), slope in np.ndenumerate(found):
+        volumes = []
+        for step in (1e-6, -1e-6):
+            moved = points.copy()
+            moved[i, t] += step
+            volumes.append(pareto.wfg_hypervolume(moved[numbers == numbers[i]], corner))
+        np.testing.assert_allclose(slope, (volumes[0] - volumes[1]) / 2e-6, atol=1e-8)
+    assert not found[3].any()
+    bad = jnp.asarray(points, jnp.float32).at[0, 0].set(jnp.nan)
+    assert np.isnan(pareto.hypervolume_gradient(bad, jnp.asarray(corner, jnp.float32))).all()

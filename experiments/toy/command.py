@@ -2,7 +2,7 @@
 
 python -m experiments.toy                                  # two losses with valleys, six rules
 python -m experiments.toy --problem zdt2 --methods uniform,mgda,nash_mtl,upgrad
-python -m experiments.toy --problem vlmop2 --preferences 200 --methods grid,nash_mtl
+python -m experiments.toy --problem vlmop2 --preferences 200 --methods grid,epo,hypervolume
 """
 
 import dataclasses
@@ -16,18 +16,20 @@ import numpy as np
 from experiments.errors import ExperimentError
 from experiments.report.table import markdown
 from experiments.toy.figures import draw
+from experiments.toy.population import walk_together
 from experiments.toy.problem import ToyProblem
 from experiments.toy.problems import PROBLEMS
 from experiments.toy.walk import POINTS, Walk, preferences, rule_by_preference, walk
 from experiments.trainer.compilation import use_compilation_cache
 from experiments.trainer.config import check_name, check_rates, chosen, hint
-from experiments.trainer.methods import Method, parse_methods
+from experiments.trainer.methods import Method, parse_methods, split_methods
 from experiments.trainer.run_folder import CONFIG, TABLE, write_text
-from mgda_jax import pareto
+from mgda_jax import pareto, weighting
 
 _MOST_STEPS, _MOST_PREFERENCES = 1_000_000_000, 100_000
 _GIVEN = {"gramian", "losses"}  # what a walk has for a rule to read
 _AT_ONCE = 2  # methods that are compiled and walked side by side
+_WHOLE = ("pareto_mtl", "hypervolume")  # methods of the whole front, not of one preference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,8 @@ class ToyConfig:
       methods: Rules of mgda_jax.weighting, separated by commas, with options in parentheses.
       preferences: Trace the front: each method, grid (weighted sums) among them, walks once for
         each of so many preferences, all in one program; 0 for a walk from each start without any.
+        pareto_mtl takes a preference's neighbours too; hypervolume is so many points that make
+        the volume grow that they dominate together.
       steps: Of Adam.
       learning_rate: Of Adam.
       runs_dir: Folder of all runs.
@@ -105,7 +109,11 @@ def main(config: ToyConfig) -> None:
     """Walk with every rule, print the table, draw the paths."""
     problem, steps, rate = PROBLEMS[config.problem], config.steps, config.learning_rate
     assert steps is not None and rate is not None
-    methods = parse_methods(config.methods, problem.tasks, 1, steps)
+    specs = split_methods(config.methods, len(problem.tasks))
+    if len(set(specs)) != len(specs):
+        raise ExperimentError(f"--methods: a method is named twice in {config.methods!r}")
+    alone = [spec for spec in specs if spec not in _WHOLE or not config.preferences]
+    methods = parse_methods(",".join(alone), problem.tasks, 1, steps) if alone else ()
     for method in methods:
         _check(method, problem, config.preferences > 0)
     folder = config.runs_dir / config.name
@@ -113,15 +121,20 @@ def main(config: ToyConfig) -> None:
         raise ExperimentError(f"{folder}: holds a run of another experiment; choose another --name")
     trade_offs = preferences(len(problem.tasks), config.preferences) if config.preferences else None
 
-    def walks_of(method: Method) -> Walk:
-        make = method.rule if trade_offs is None else rule_by_preference(method)
-        return walk(problem, make, steps, rate, trade_offs)
+    def walks_of(spec: str) -> Walk:
+        if spec == "hypervolume" and trade_offs is not None:
+            return walk_together(problem, len(trade_offs), steps, rate)
+        if spec == "pareto_mtl" and trade_offs is not None:
+            return walk(problem, weighting.pareto_mtl, steps, rate, trade_offs)
+        method = methods[alone.index(spec)]
+        if trade_offs is not None:
+            return walk(problem, rule_by_preference(method), steps, rate, trade_offs)
+        return walk(problem, lambda ones, _: method.rule(ones), steps, rate)
 
     folder.mkdir(parents=True, exist_ok=True)
     use_compilation_cache(config)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = list(pool.map(walks_of, methods))
-    walks = {method.spec: walks for method, walks in zip(methods, found, strict=True)}
+        walks = dict(zip(specs, pool.map(walks_of, specs), strict=True))
     text = table(problem, walks)
     notes = (
         f"reached: within {problem.reached} of the Pareto set, after {steps} steps. hypervolume: "

@@ -18,7 +18,7 @@ from mgda_jax import RowRule, Weighting, aggregate, gramian, pareto, task_gradie
 POINTS = 400  # of a path, kept for the picture
 _MARGIN = 1e-6  # of the box, where roots of a number still have a derivative
 
-MakeRule = Callable[[jax.Array], Weighting | RowRule]
+MakeRule = Callable[[jax.Array, jax.Array], Weighting | RowRule]
 
 
 class Walk(NamedTuple):
@@ -38,15 +38,19 @@ class Walk(NamedTuple):
 
 
 def rule_by_preference(method: Method) -> MakeRule:
-    """`make(preference (T,)) -> rule`; ExperimentError where the method takes no preference."""
+    """`make(preference (T,), neighbours (K, T)) -> rule`; ExperimentError where it takes none.
+
+    The preference is the ratio of the losses to end at where the rule takes a ray.
+    """
     if method.spec == "grid":
-        return method.rule
+        return lambda preference, neighbours: method.rule(preference)
     rule = method.rule(jnp.ones(1))
     origin: Any = rule.origin
     parameters = inspect.signature(origin.factory).parameters
-    if "preference" not in parameters or "preference" in origin.kwargs:
+    argument = "ray" if "ray" in parameters else "preference"
+    if argument not in parameters or argument in origin.kwargs:
         raise ExperimentError(f"--methods: {method.spec} does not take the preferences given")
-    return lambda preference: origin.factory(**origin.kwargs, preference=preference)
+    return lambda preference, neighbours: origin.factory(**origin.kwargs, **{argument: preference})
 
 
 def preferences(num_tasks: int, count: int) -> np.ndarray:
@@ -57,6 +61,50 @@ def preferences(num_tasks: int, count: int) -> np.ndarray:
     side = int(np.ceil((np.sqrt(8 * count + 1) - 1) / 2))
     lattice = [(i, j, side - 1 - i - j) for i in range(side) for j in range(side - i)]
     return ((np.array(lattice) + 1 / 3) / side).astype(np.float32)
+
+
+def neighbours(trade_offs: np.ndarray) -> np.ndarray:
+    """(walks, K, T), of each preference the nearest others by angle: two, of three losses six."""
+    units = trade_offs / np.linalg.norm(trade_offs, axis=1, keepdims=True)
+    nearest = np.argsort(-units @ units.T, axis=1, kind="stable")
+    return trade_offs[nearest[:, 1 : (3 if trade_offs.shape[1] == 2 else 7)]]
+
+
+class Ground(NamedTuple):
+    """Where walks are: losses and gradients, and how far one may go.
+
+    Attributes:
+      gradients: θ (n,) → losses (T,) and rows (T, n), without the numbers that every task
+        pushes out of the box.
+      lower: (n,) of the box, less a margin.
+      upper: (n,)
+    """
+
+    gradients: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    lower: jax.Array
+    upper: jax.Array
+
+
+def ground(problem: ToyProblem) -> Ground:
+    span = (problem.upper - problem.lower) * np.float32(_MARGIN)
+    lower, upper = jnp.asarray(problem.lower + span), jnp.asarray(problem.upper - span)
+
+    def gradients(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values, rows = task_gradients(problem.losses)(theta)
+        stuck = (theta <= lower) & jnp.all(rows > 0, axis=0)
+        stuck |= (theta >= upper) & jnp.all(rows < 0, axis=0)
+        return values, jnp.where(stuck[None], jnp.zeros_like(rows), rows)
+
+    return Ground(gradients, lower, upper)
+
+
+def measure(problem: ToyProblem, at: Ground, path: jax.Array) -> tuple[jax.Array, ...]:
+    """Of one path (points, n) what a `Walk` has of it."""
+    end = path[-1]
+    stationarity = pareto.stationarity(gramian(at.gradients(end)[1]))
+    arc = jnp.asarray(problem.pareto_set(), jnp.float32)
+    gap = jnp.min(jnp.linalg.norm(arc - end[None], axis=1))
+    return path, jax.vmap(problem.losses)(path), gap, stationarity
 
 
 def walk(
@@ -70,7 +118,7 @@ def walk(
 
     Args:
       problem: what is walked on.
-      make_rule: the rule of a preference (T,).
+      make_rule: the rule of a preference (T,) and its neighbours (K, T).
       steps: of each walk, at least `POINTS`.
       learning_rate: of Adam.
       trade_offs: (walks, T) preferences, each from the next of the starts; by default one walk
@@ -81,38 +129,27 @@ def walk(
     if trade_offs is None:
         trade_offs = np.ones((len(starts), num_tasks), np.float32)
     starts = starts[np.arange(len(trade_offs)) % len(starts)]
-    span = (problem.upper - problem.lower) * np.float32(_MARGIN)
-    lower, upper = jnp.asarray(problem.lower + span), jnp.asarray(problem.upper - span)
-    arc = jnp.asarray(problem.pareto_set(), jnp.float32)
+    at = ground(problem)
 
-    def free_gradients(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Losses and gradients, without the numbers that every task pushes out of the box."""
-        values, rows = task_gradients(problem.losses)(theta)
-        stuck = (theta <= lower) & jnp.all(rows > 0, axis=0)
-        stuck |= (theta >= upper) & jnp.all(rows < 0, axis=0)
-        return values, jnp.where(stuck[None], jnp.zeros_like(rows), rows)
-
-    def from_start(start: jax.Array, preference: jax.Array, key: jax.Array) -> Any:
-        tx = optax.chain(aggregate(make_rule(preference), num_tasks), optax.adam(learning_rate))
+    def from_start(start: jax.Array, preference: jax.Array, near: jax.Array, key: jax.Array):
+        rule = make_rule(preference, near)
+        tx = optax.chain(aggregate(rule, num_tasks), optax.adam(learning_rate))
 
         def step(carry: Any, key: jax.Array) -> Any:
             theta, state = carry
-            values, rows = free_gradients(theta)
+            values, rows = at.gradients(theta)
             updates, state = tx.update(rows, state, theta, losses=values, key=key)
             moved: Any = optax.apply_updates(theta, updates)
-            return (jnp.clip(moved, lower, upper), state), None
+            return (jnp.clip(moved, at.lower, at.upper), state), None
 
         def some_steps(carry: Any, key: jax.Array) -> Any:
             carry, _ = lax.scan(step, carry, jax.random.split(key, steps // POINTS))
             return carry, carry[0]
 
         keys = jax.random.split(key, POINTS)
-        (end, _), path = lax.scan(some_steps, (start, tx.init(start)), keys)
-        stationarity = pareto.stationarity(gramian(free_gradients(end)[1]))
-        path = jnp.concatenate([start[None], path])
-        gap = jnp.min(jnp.linalg.norm(arc - end[None], axis=1))
-        return path, jax.vmap(problem.losses)(path), gap, stationarity
+        _, path = lax.scan(some_steps, (start, tx.init(start)), keys)
+        return measure(problem, at, jnp.concatenate([start[None], path]))
 
     keys = jax.random.split(jax.random.key(0), len(starts))
-    found = jax.jit(jax.vmap(from_start))(starts, trade_offs, keys)
+    found = jax.jit(jax.vmap(from_start))(starts, trade_offs, neighbours(trade_offs), keys)
     return Walk(*map(np.asarray, found))

@@ -6,6 +6,7 @@ from mgda_jax.pareto._dominance import non_dominated as non_dominated
 from mgda_jax.pareto._evenness import spacing as spacing
 from mgda_jax.pareto._evenness import spread as spread
 from mgda_jax.pareto._hypervolume import hypervolume as hypervolume
+from mgda_jax.pareto._hypervolume_gradient import hypervolume_gradient as hypervolume_gradient
 from mgda_jax.pareto._inverted_distance import igd as igd
 from mgda_jax.pareto._inverted_distance import igd_plus as igd_plus
 from mgda_jax.pareto._ranking import delta_m as delta_m
@@ -18,6 +19,7 @@ __all__ = [
     "dominates",
     "fronts",
     "hypervolume",
+    "hypervolume_gradient",
     "igd",
     "igd_plus",
     "mean_rank",

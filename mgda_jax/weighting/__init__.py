@@ -11,6 +11,7 @@ from mgda_jax.weighting._random import random
 from mgda_jax.weighting._dwa import dwa
 from mgda_jax.weighting._famo import famo
 from mgda_jax.weighting._gls import gls
+from mgda_jax.weighting._pbi import pbi
 from mgda_jax.weighting._scale_invariant import scale_invariant
 from mgda_jax.weighting._stch import stch
 from mgda_jax.weighting._tchebycheff import tchebycheff
@@ -25,6 +26,7 @@ from mgda_jax.weighting._cagrad import cagrad
 from mgda_jax.weighting._config import config
 from mgda_jax.weighting._cr_mogm import cr_mogm
 from mgda_jax.weighting._dual_proj import dual_proj
+from mgda_jax.weighting._epo import epo
 from mgda_jax.weighting._fair_grad import fair_grad
 from mgda_jax.weighting._gradnorm import gradnorm
 from mgda_jax.weighting._gradvac import gradvac
@@ -32,6 +34,7 @@ from mgda_jax.weighting._imtl import imtl, imtl_g
 from mgda_jax.weighting._krum import krum
 from mgda_jax.weighting._nash_mtl import nash_mtl
 from mgda_jax.weighting._ntkmtl import ntkmtl
+from mgda_jax.weighting._pareto_mtl import pareto_mtl
 from mgda_jax.weighting._pcd import pcd
 from mgda_jax.weighting._pcgrad import pcgrad
 from mgda_jax.weighting._upgrad import upgrad
@@ -88,6 +91,7 @@ __all__ = [
     "db_mtl",
     "dual_proj",
     "dwa",
+    "epo",
     "excess_mtl",
     "fair_grad",
     "famo",
@@ -107,6 +111,8 @@ __all__ = [
     "nash_mtl",
     "norms",
     "ntkmtl",
+    "pareto_mtl",
+    "pbi",
     "pcd",
     "pcgrad",
     "random",

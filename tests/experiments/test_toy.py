@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from experiments.toy.command import ToyConfig, main
+from experiments.toy.population import walk_together
 from experiments.toy.problems import PROBLEMS
 from experiments.toy.valleys import STARTS, losses, pareto_set
-from experiments.toy.walk import walk
+from experiments.toy.walk import neighbours, preferences, walk
 from experiments.trainer.config import run_main
 from experiments.trainer.methods import parse_methods
+from mgda_jax import pareto, weighting
 
 TASKS = ("L1", "L2")
 
@@ -123,7 +125,9 @@ def test_the_fronts_ends_are_the_published_ones():
 
 def test_mgda_lowers_both_losses_and_comes_nearer():
     (mgda,) = parse_methods("mgda", TASKS, 1, 1)
-    short, long = (walk(PROBLEMS["valleys"], mgda.rule, n, 1e-3) for n in (400, 4000))
+    short, long = (
+        walk(PROBLEMS["valleys"], lambda ones, _: mgda.rule(ones), n, 1e-3) for n in (400, 4000)
+    )
     assert short.paths.shape == (len(STARTS), 401, 2)
     np.testing.assert_array_equal(short.paths[:, 0], STARTS)
     assert (long.distance < short.distance).all()
@@ -138,6 +142,21 @@ def test_walks_of_preferences_stay_in_the_box_and_find_a_convex_front(
     assert code == 0 and " 8 of 8 |" in out
     names = {"table.md", "paths.png", "objectives.png"}
     assert {path.name for path in (tmp_path / "toy-zdt1").iterdir()} == names
+
+
+def test_methods_of_the_whole_front_come_nearer_to_it():
+    problem = PROBLEMS["vlmop1"]
+    few = preferences(2, 4)
+    near = neighbours(few)
+    assert near.shape == (4, 2, 2) and (near[0] == few[[1, 2]]).all()
+    for walks in (
+        walk(problem, weighting.pareto_mtl, 400, 0.02, few),
+        walk_together(problem, 4, 400, 0.02),
+    ):
+        assert walks.losses.shape == (4, 401, 2)
+        assert walks.distance.max() < 0.05
+        spread = pareto.wfg_hypervolume(walks.losses[:, -1], problem.reference())
+        assert spread > 0.8 * problem.volume()
 
 
 def test_a_short_run_leaves_table_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -158,6 +177,8 @@ def test_a_short_run_leaves_table_and_pictures(tmp_path: Path, capsys: pytest.Ca
         ("--problem zdt5", "--problem: expected one of valleys, paraboloids, vlmop1"),
         ("--preferences -1", "--preferences: expected 0 to 100000, got -1"),
         ("--preferences 3", "--methods: uniform does not take the preferences given"),
+        ("--preferences 3 --methods hypervolume,hypervolume", "--methods: a method is named twice"),
+        ("--methods hypervolume", "--methods: no method 'hypervolume'"),
         ("--learning-rate 0", "--learning-rate: expected positive numbers of float32"),
         ("--name a/b", "--name: expected the name of one folder, got 'a/b'"),
     ],

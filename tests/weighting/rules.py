@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from mgda_jax import RowRule, weighting
 from mgda_jax import Weighting as WeightingRule
@@ -65,6 +66,10 @@ def _always(factory: Callable[..., Any], **options: Any) -> Make:
 
 
 _FIXED = (0.5, 2.0, 1.0, 0.25)
+# The ray is further from the diagonal than the others: equal gradients lead back to its part.
+RAY = np.array([1.0, 0.2, 0.3, 0.2])
+RAYS = np.array([[1.0, 1.0, 1.0, 1.0], [0.2, 1.0, 0.5, 1.0], [0.5, 0.3, 1.0, 0.4]])
+_RATIO = "`ray=` is the ratio of the losses to end at"
 _DRAWN = "the weights are drawn"
 _ROBUST = "every task has one vote; weights would undo the robustness"
 
@@ -97,6 +102,9 @@ RULES: dict[str, Entry] = {
         preference=lambda c: weighting.dual_proj(preference=c),
     ),
     "dwa": Entry(_always(weighting.dwa, steps_per_epoch=1), single=True),
+    "epo": Entry(
+        _always(weighting.epo), single=True, preference=lambda c: weighting.epo(preference=c)
+    ),
     "excess_mtl": Entry(_always(weighting.excess_mtl, step_size=0.5), single=True),
     "fair_grad": Entry(
         _always(weighting.fair_grad),
@@ -135,6 +143,13 @@ RULES: dict[str, Entry] = {
         preference=lambda c: weighting.nash_mtl(preference=c),
     ),
     "ntkmtl": Entry(_always(weighting.ntkmtl), single=True),
+    "pareto_mtl": Entry(
+        lambda tasks: weighting.pareto_mtl(RAY[list(tasks)], RAYS[:, list(tasks)]),
+        permutes=False,
+        single=True,
+        why_no_preference=_RATIO,
+    ),
+    "pbi": Entry(_always(weighting.pbi), single=True, why_no_preference=_RATIO),
     "pcd": Entry(
         _always(weighting.pcd),
         permutes=False,

@@ -15,6 +15,7 @@ REQUIRED = {
     "cr_mogm": {"weighting": weighting.min_norm()},
     "dwa": {"steps_per_epoch": 2},
     "fixed": {"weights": (1.0, 2.0)},
+    "pareto_mtl": {"ray": (1.0, 1.0), "others": np.eye(2)},
     "stch": {"steps_per_epoch": 2},
 }
 NO_NUMBER = ["x", [0.5, "x"], True, 0.5j, float("nan"), float("inf"), None]
@@ -29,7 +30,9 @@ BAD = {
     "max_steps": [*NO_INT[:4], 0, -3],
     "min_losses": NO_VECTOR,
     "optimizer": ["adam", 0.1],
+    "others": [*NO_VECTOR, None, [1.0, 2.0], [[-1.0, 1.0]]],
     "preference": [*NO_VECTOR, [0.0, 0.0], [-1.0, 1.0]],
+    "ray": [*NO_VECTOR, [0.0, 0.0], [-1.0, 1.0]],
     "rank_tolerance": [*NO_NUMBER[:-1], -1.0],
     "seed": [*NO_INT[:4], 2**70],
     "steps_per_epoch": [*NO_NUMBER, 0, 2.5],
