@@ -44,7 +44,8 @@ def pareto_mtl(ray: PyTree, others: jax.typing.ArrayLike) -> Weighting:
         d = Σ_t α_t g_t + Σ_j β_j (u_j − u)ᵀG,   w = α + Σ_j β_j (u_j − u)
 
     with (α, β) on the simplex, so that d conflicts with no task and leads back inside, or is
-    zero: this point is the best of its part. A weight may be negative, and Σ w differs from one.
+    zero where no step does both; the way inside may be uphill, and that may be off the Pareto
+    set. A weight may be negative, and Σ w differs from one.
     The part is that of the Pareto set which is nearest to the ray, not the one point on it; many
     rays side by side cover the front. Rays near u have short V, so they come first.
 
