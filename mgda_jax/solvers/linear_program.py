@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mgda_jax.solvers.linear_algebra import matvec
+
 # In units of eps: what counts as violated, and what is too small to divide by.
 _VIOLATION = 8
 _PIVOT = 64
@@ -102,15 +104,25 @@ def simplex_program(
 
     start = (jnp.zeros((), jnp.int32), table, choose(table)[2] & finite & jnp.any(mask))
     steps, table, _ = lax.while_loop(unfinished, body, start)
-    values = jnp.where(table.basic < size, table.entries[:-1, -1], 0)
-    x = jnp.sum(
-        jnp.where(table.basic[:, None] == jnp.arange(size)[None, :], values[:, None], 0), axis=0
-    )
-    x = jnp.where(mask, jnp.maximum(x, 0), jnp.zeros_like(x))
+
+    def point(values):
+        values = jnp.where(table.basic < size, values, 0)[:, None]
+        x = jnp.sum(jnp.where(table.basic[:, None] == jnp.arange(size)[None, :], values, 0), axis=0)
+        return jnp.where(mask, x, jnp.zeros_like(x))
+
+    def slack(x):
+        return jnp.sum(rows * x[None, :], axis=1) - bounds
+
+    # The table gathers the rounding of its pivots: it is taken as an approximate inverse, by which
+    # what the non-basic variables are, and should not be, is moved to zero.
+    x = point(table.entries[:-1, -1])
+    for _ in range(2):
+        left = jnp.concatenate([jnp.zeros_like(x), slack(x), jnp.sum(x, keepdims=True) - 1])
+        x = x - point(matvec(table.entries[:-1, :-1], left[table.other]))
+    x = jnp.maximum(x, 0)
     total = jnp.sum(x)
     x = x / jnp.where(total == 0, jnp.ones_like(total), total)
-    images = jnp.sum(rows * x[None, :], axis=1)
-    residual = jnp.max(jnp.maximum(bounds - images, 0), initial=0)
+    residual = jnp.max(jnp.maximum(-slack(x), 0), initial=0)
     x, residual = (jnp.where(finite, value, jnp.nan) for value in (x, residual))
     return LPSolution(x, residual, steps)
 
