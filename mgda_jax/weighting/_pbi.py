@@ -46,11 +46,11 @@ def pbi(*, ray: PyTree = None, ideal: PyTree = None, theta: float | jax.Array = 
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> rule = pbi(ray=(3.0, 4.0), theta=1.0)
-      >>> rule.update(rule.init(2), losses=jnp.array([3.0, 4.0]))[0]
-      Array([0.6, 0.8], dtype=float32)
-      >>> rule.update(rule.init(2), losses=jnp.array([4.0, 3.0]))[0].round(3)
-      Array([1.4, 0.2], dtype=float32)
+      >>> rule = pbi(ray=(1.0, 0.0), theta=2.0)
+      >>> rule.update(rule.init(2), losses=jnp.array([3.0, 0.0]))[0]
+      Array([1., 0.], dtype=float32)
+      >>> rule.update(rule.init(2), losses=jnp.array([3.0, 1.0]))[0]
+      Array([1., 2.], dtype=float32)
 
     References:
       Zhang and Li, "MOEA/D: A Multiobjective Evolutionary Algorithm Based on Decomposition",
