@@ -208,3 +208,5 @@ def test_the_hypervolume_gradient_is_the_difference_of_volumes(num_tasks):
     assert not found[3].any()
     bad = jnp.asarray(points, jnp.float32).at[0, 0].set(jnp.nan)
     assert np.isnan(pareto.hypervolume_gradient(bad, jnp.asarray(corner, jnp.float32))).all()
+    with pytest.raises(ValueError, match="hypervolume_gradient: expected points"):
+        pareto.hypervolume_gradient(bad, jnp.ones(num_tasks + 1))

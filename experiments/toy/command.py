@@ -112,6 +112,8 @@ def main(config: ToyConfig) -> None:
     specs = split_methods(config.methods, len(problem.tasks))
     if len(set(specs)) != len(specs):
         raise ExperimentError(f"--methods: a method is named twice in {config.methods!r}")
+    if "hypervolume" in specs and not config.preferences:
+        raise ExperimentError("--methods: hypervolume is of many points, so it needs --preferences")
     alone = [spec for spec in specs if spec not in _WHOLE or not config.preferences]
     methods = parse_methods(",".join(alone), problem.tasks, 1, steps) if alone else ()
     for method in methods:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mgda_jax.pareto._points import check_points
+from mgda_jax.pareto._points import check_reference
 
 
 def hypervolume(points: jax.Array, reference: jax.Array) -> jax.Array:
@@ -34,12 +34,7 @@ def hypervolume(points: jax.Array, reference: jax.Array) -> jax.Array:
       Zitzler and Thiele, "Multiobjective Optimization Using Evolutionary
       Algorithms – A Comparative Case Study", PPSN 1998.
     """
-    check_points(points)
-    if points.shape[1] < 2 or reference.shape != points.shape[1:]:
-        raise ValueError(
-            "hypervolume: expected points (N, T) with T >= 2 and reference (T,), got "
-            f"{points.shape}, {reference.shape}"
-        )
+    check_reference(points, reference, "hypervolume")
     top = jnp.broadcast_to(reference, points.shape)
     outside = jnp.any(points >= top, axis=1)
     # The reference itself dominates nothing, so it stands in for points that do not count.

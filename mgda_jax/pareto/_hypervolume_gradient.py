@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from mgda_jax.pareto._dominance import fronts
 from mgda_jax.pareto._hypervolume import hypervolume
+from mgda_jax.pareto._points import check_reference
 
 
 def hypervolume_gradient(points: jax.Array, reference: jax.Array) -> jax.Array:
@@ -26,7 +27,7 @@ def hypervolume_gradient(points: jax.Array, reference: jax.Array) -> jax.Array:
       NaN when an entry is NaN.
 
     Raises:
-      ValueError: as `hypervolume`.
+      ValueError: points are not (N, T) with T ≥ 2, or the reference not (T,).
 
     Examples:
       >>> import jax.numpy as jnp
@@ -41,6 +42,7 @@ def hypervolume_gradient(points: jax.Array, reference: jax.Array) -> jax.Array:
       Field", EVOLVE III, 2014. Deist et al., "Multi-objective Learning to Predict Pareto Fronts
       Using Hypervolume Maximization", 2021, for the fronts.
     """
+    check_reference(points, reference, "hypervolume_gradient")
     numbers = fronts(points)
 
     def volume(points: jax.Array) -> jax.Array:

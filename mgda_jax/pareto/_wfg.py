@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mgda_jax.pareto._points import check_points
+from mgda_jax.pareto._points import check_reference
 
 _PAIRS = 128  # points of which all pairs are compared at once
 
@@ -35,12 +35,7 @@ def wfg_hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
       Transactions on Evolutionary Computation 2012.
     """
     found, corner = np.asarray(points, np.float64), np.asarray(reference, np.float64)
-    check_points(found)
-    if found.shape[1] < 2 or corner.shape != found.shape[1:]:
-        raise ValueError(
-            "wfg_hypervolume: expected points (N, T) with T >= 2 and reference (T,), got "
-            f"{found.shape}, {corner.shape}"
-        )
+    check_reference(found, corner, "wfg_hypervolume")
     if np.isnan(found).any() or np.isnan(corner).any():
         return float("nan")
     return float(_volume(_kept(found[(found < corner).all(axis=1)]), corner))

@@ -80,12 +80,16 @@ def pareto_mtl(ray: PyTree, others: jax.typing.ArrayLike) -> Weighting:
     check_ray(ray, "pareto_mtl: ray")
     message = "pareto_mtl: others must be (K, T) finite numbers, 0 or more"
     check_each(others, lambda x: x >= 0, message)
-    if np.ndim(others) != 2:
-        raise ValueError(f"{message}, got shape {np.shape(others)}")
+    try:
+        shape = np.shape(others)
+    except ValueError:  # rows of different lengths
+        raise ValueError(f"{message}, got {others}") from None
+    if len(shape) != 2:
+        raise ValueError(f"{message}, got shape {shape}")
 
     def init(num_tasks: int) -> ParetoMTLState:
-        if np.shape(others)[1] != num_tasks:
-            raise ValueError(f"{message} with T = {num_tasks}, got shape {np.shape(others)}")
+        if shape[1] != num_tasks:
+            raise ValueError(f"{message} with T = {num_tasks}, got shape {shape}")
         report = MinNormReport(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
         return ParetoMTLState(jnp.zeros((), bool), report)
 

@@ -48,9 +48,9 @@ def softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
     top = jnp.max(logits)
     below = logits - jnp.where(top == -jnp.inf, jnp.zeros_like(top), top)
     # Where the logits are products, fused with this difference they are not those that `top` is
-    # of: large ones would come out above it, or all of them below.
-    exps = jnp.exp(jnp.where((logits == top) | (below > 0), jnp.zeros_like(below), below))
-    exps = jnp.where(mask, exps, jnp.zeros_like(exps))
+    # of: large ones would come out above it, or all of them below. One of Inf is NaN.
+    highest = (logits == top) & jnp.isfinite(top) | (below > 0)
+    exps = jnp.exp(jnp.where(highest, jnp.zeros_like(below), below))
     total = jnp.sum(exps)
     return exps / one_for_zero(total)
 

@@ -30,7 +30,7 @@ BAD = {
     "max_steps": [*NO_INT[:4], 0, -3],
     "min_losses": NO_VECTOR,
     "optimizer": ["adam", 0.1],
-    "others": [*NO_VECTOR, None, [1.0, 2.0], [[-1.0, 1.0]]],
+    "others": [*NO_VECTOR, None, [1.0, 2.0], [[-1.0, 1.0]], [[1.0, 0.0], [1.0]]],
     "preference": [*NO_VECTOR, [0.0, 0.0], [-1.0, 1.0]],
     "ray": [*NO_VECTOR, [0.0, 0.0], [-1.0, 1.0]],
     "rank_tolerance": [*NO_NUMBER[:-1], -1.0],

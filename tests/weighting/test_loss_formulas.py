@@ -78,6 +78,13 @@ def test_the_softmax_of_products_of_any_size_sums_to_one():
     weights = weights(values, factors)
     np.testing.assert_allclose(weights.sum(1), 1, rtol=4 * EPS)
     assert (np.argmax(weights, axis=1) == np.argmax(values, axis=1)).all()
+    for bad in (np.nan, np.inf):
+        spoilt = jax.jit(masked_softmax)(np.array([1, bad, 2], np.float32), np.ones(3, bool))
+        assert np.isnan(spoilt[1])
+    kept = jax.jit(masked_softmax)(np.array([1, np.inf, 1], np.float32), np.array([1, 0, 1], bool))
+    np.testing.assert_array_equal(kept, [0.5, 0, 0.5])
+    none = jax.jit(masked_softmax)(np.ones(3, np.float32), np.zeros(3, bool))
+    assert not none.any()
 
 
 @pytest.mark.parametrize("mu", [0.0, 1e-30, 0.2])
