@@ -1,7 +1,8 @@
 """The Gramian of T pullbacks that never holds all rows: a parameter's, then the next one's."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,14 @@ from jax.extend import core
 from mgda_jax._equations import LinearEquations, run, value, variables
 from mgda_jax._gramian import Gramian, of_share
 from mgda_jax.gradients import over_tasks
-from mgda_jax.mapped_axis import vary_like
+from mgda_jax.mapped_axis import mean_over_axis, vary_like
 from mgda_jax.products import (
     Share,
     accumulation_dtype,
     add_shares,
     headroom,
     leaf_share,
+    may_be_sharded,
     no_share,
     real_parts,
 )
@@ -32,20 +34,21 @@ def layerwise_gramian(
     linear: LinearEquations,
     cotangents: list[jax.Array],
     active: jax.Array | None,
-    reduce: Callable[[jax.Array], jax.Array],
+    axis_name: Any,
 ) -> Gramian:
     """M_st = ⟨g_s, g_t⟩ of the pullbacks g_t of T cotangents.
 
     The backward pass runs an equation at a time, for all tasks at once. As soon as the
     cotangents of a parameter are complete they are its rows; what they add to M is kept,
     and they are not. The rows of a matrix that is used once, in a product, are formed and
-    used up in blocks. What is live is the tasks' cotangents at one depth of the function.
+    used up in blocks; where fewer examples than columns meet it, in the shorter form of
+    `_shortened`. What is live is the tasks' cotangents at one depth of the function.
 
     Args:
       linear: the function, its inputs the parameters.
       cotangents: of its outputs, leaves (T, *shape).
       active: (T,) bool or None.
-      reduce: of rows over a mapped axis.
+      axis_name: the mapped axis over which rows are means, or None.
 
     Returns:
       Gramian, equal to that of the stacked rows up to rounding.
@@ -57,7 +60,7 @@ def layerwise_gramian(
 
     def share_of(rows: jax.Array) -> Share:
         total = no_share(num_tasks, dtype)
-        for part in real_parts(reduce(rows), active):
+        for part in real_parts(mean_over_axis(rows, axis_name), active):
             total = add_shares(total, leaf_share(part, dtype, room))
         return total
 
@@ -101,7 +104,9 @@ def layerwise_gramian(
         alone = all(var in params and uses[var] == 1 and var not in pulled for var in inputs)
         if alone and _is_product(equation, inputs):
             uses[inputs[0]] = 0
-            done(_in_blocks(equation, inputs[0], linear.known, seeds[0], share_of, _zero(total)))
+            whole = axis_name is None
+            product = _product(equation, inputs[0], linear.known, seeds[0], whole)
+            done(_in_blocks(product, seeds[0], share_of, _zero(total)))
             continue
         found = _pull(equation, inputs, linear.known, seeds)
         for var, cotangent in zip(inputs, found, strict=True):
@@ -137,34 +142,76 @@ def _is_product(equation: Any, inputs: list[Any]) -> bool:
     return len(contracted) == 1 and not batch
 
 
+class _Product(NamedTuple):
+    """The product of a known factor with a parameter, summed over one dimension of both.
+
+    Attributes:
+      of: `of(parameter, factor)`, of any length of that dimension.
+      factor: the known one.
+      kind: the parameter's shape and dtype.
+      dims: the dimension that is summed over, of the parameter and of the factor.
+    """
+
+    of: Callable[[jax.Array, jax.Array], jax.Array]
+    factor: jax.Array
+    kind: jax.ShapeDtypeStruct
+    dims: tuple[int, int]
+
+
+def _product(equation: Any, param: Any, known: dict, seeds: jax.Array, whole: bool) -> _Product:
+    ((left,), (right,)), _ = equation.params["dimension_numbers"]
+    is_left = equation.invars[0] is param
+    own, other = (left, right) if is_left else (right, left)
+    factor = value(equation.invars[1 if is_left else 0], known)
+
+    def of(param, factor):
+        pair = (param, factor) if is_left else (factor, param)
+        return equation.primitive.bind(*pair, **equation.params)
+
+    if whole:
+        factor = _shortened(factor, other, seeds, param.aval.size)
+    shape = list(param.aval.shape)
+    shape[own] = factor.shape[other]
+    return _Product(of, factor, jax.ShapeDtypeStruct(shape, param.aval.dtype), (own, other))
+
+
+def _shortened(factor: jax.Array, axis: int, seeds: jax.Array, size: int) -> jax.Array:
+    """The examples' factor F with as many columns as rows, where that is less work.
+
+    The rows of the parameter are g_t = Fᵀ D_t with the cotangents D_t. With Fᵀ = Q R and
+    orthonormal Q, ⟨g_s, g_t⟩ = ⟨R D_s, R D_t⟩: Rᵀ serves for F. (F Fᵀ would serve too, at the
+    price of half of the digits where the sum over the examples cancels.)
+    """
+    length = factor.shape[axis]
+    examples = factor.size // max(length, 1)
+    saved = len(seeds) * (size // length) * (length - examples)
+    # A factorisation's operations are slower than a product's; on accelerators far slower.
+    worth = 0 < 8 * examples * length < saved and jax.default_backend() == "cpu"
+    if not worth or may_be_sharded(factor) or factor.dtype not in (jnp.float32, jnp.float64):
+        return factor
+    columns = jnp.moveaxis(factor, axis, 0)
+    triangle = jnp.linalg.qr(columns.reshape(length, examples), mode="r")
+    return jnp.moveaxis(triangle.reshape(examples, *columns.shape[1:]), 0, axis)
+
+
 def _in_blocks(
-    equation: Any,
-    param: Any,
-    known: dict,
+    product: _Product,
     seeds: jax.Array,
     share_of: Callable[[jax.Array], Share],
     zero: jax.Array,
 ) -> Share:
     """The share of a parameter in a product, from blocks of the dimension that is summed over."""
-    ((left,), (right,)), _ = equation.params["dimension_numbers"]
-    is_left = equation.invars[0] is param
-    own, others = (left, right) if is_left else (right, left)
-    factor = value(equation.invars[1 if is_left else 0], known)
-    shape = list(param.aval.shape)
+    own, other = product.dims
+    shape = product.kind.shape
     length = shape[own]
-    size = min(length, max(1, _BLOCK * length // (len(seeds) * param.aval.size)))
+    size = min(length, max(1, _BLOCK * length // (len(seeds) * math.prod(shape))))
 
     def share(first: Any, size: int) -> Share:
-        part = lax.dynamic_slice_in_dim(factor, first, size, others)
-        kind = jax.ShapeDtypeStruct((*shape[:own], size, *shape[own + 1 :]), param.aval.dtype)
-
-        def product(block):
-            return equation.primitive.bind(
-                *((block, part) if is_left else (part, block)), **equation.params
-            )
+        part = lax.dynamic_slice_in_dim(product.factor, first, size, other)
+        kind = jax.ShapeDtypeStruct((*shape[:own], size, *shape[own + 1 :]), product.kind.dtype)
 
         def pull(seed):
-            return jax.linear_transpose(product, kind)(seed)[0]
+            return jax.linear_transpose(lambda block: product.of(block, part), kind)(seed)[0]
 
         return share_of(_rows(pull, seeds, kind, zero))
 

@@ -79,7 +79,7 @@ def share_read_once(
         scaled = (high * scale * scale, low * scale * scale), exponent
         return lax.cond(safe, lambda leaf: scaled, first, leaf)
 
-    if leaf.size < _LARGE or _may_be_sharded(leaf):
+    if leaf.size < _LARGE or may_be_sharded(leaf):
         return first(leaf)
     return lax.platform_dependent(leaf, cpu=after, default=first)
 
@@ -119,13 +119,14 @@ def headroom(num_columns: int, dtype: Any) -> int:
     return max(0, (_HEADROOM[jnp.dtype(dtype)] - num_columns.bit_length()) // 2)
 
 
-def _may_be_sharded(leaf: jax.Array) -> bool:
+def may_be_sharded(leaf: jax.Array) -> bool:
+    """Whether the array is traced for a mesh of several devices."""
     mesh = jax.typeof(leaf).sharding.mesh
     return not mesh.empty and mesh.size > 1
 
 
 def _products(leaf: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    if _may_be_sharded(leaf):
+    if may_be_sharded(leaf):
         # Flattening the parameter axes would make XLA gather a sharded one.
         trailing = tuple(range(1, leaf.ndim))
         scaled = leaf.astype(scale.dtype) * scale

@@ -121,3 +121,59 @@ def _cotangent(key, zs):
 
 def _spoilt(dz):
     return dz if dz.dtype == jax.dtypes.float0 else dz.at[1].set(jnp.nan)
+
+
+WIDE, FEW = normal(64, 32), normal(2, 64)
+LEFT = (((0,), (1,)), ((), ()))
+FEW_EXAMPLES = {
+    "matrix on the right": (lambda p: matmul(FEW, p), WIDE),
+    "matrix on the left": (lambda p: jax.lax.dot_general(p, FEW, LEFT, precision="highest"), WIDE),
+    "two dimensions of examples": (lambda p: matmul(FEW.reshape(1, 2, 64), p), WIDE),
+    "of equal examples": (lambda p: matmul(jnp.stack([FEW[0], FEW[0]]), p), WIDE),
+}
+
+
+@pytest.mark.parametrize("name", FEW_EXAMPLES)
+def test_few_examples_form_rows_as_short_as_they_are_many(name, monkeypatch):
+    encode, params = FEW_EXAMPLES[name]
+    monkeypatch.setattr("mgda_jax._layerwise._BLOCK", 150)
+    dzs = normal(TASKS, *jax.eval_shape(encode, params).shape)
+
+    def gram(mode, dzs):
+        encoder = mode.at(
+            lambda p, _: encode(p), params, X, num_tasks=TASKS, has_aux=False, axis_name=None
+        )
+        return encoder.gramian(encoder.rows(dzs), None)
+
+    short, long = jax.jit(functools.partial(gram, Lean())), functools.partial(gram, Exact("unroll"))
+    assert " qr" in str(jax.make_jaxpr(short)(dzs))
+    found, expected = short(dzs), jax.jit(long)(dzs)
+    scale = 4.0 ** float(found.exponent - expected.exponent)
+    np.testing.assert_allclose(found.matrix * scale, expected.matrix, atol=64 * EPS)
+    # An example's NaN is in every task's sum.
+    assert not np.any(np.isfinite(short(dzs.at[:, 0].set(jnp.nan)).matrix))
+
+
+@pytest.mark.parametrize("cancelled", [1.0, 1e-2, 1e-4])
+def test_what_cancels_over_the_examples_keeps_the_digits_that_a_product_has(cancelled):
+    # Two examples that differ by a little, cotangents that differ in sign: the sum is small.
+    near = FEW.at[1].set(FEW[0] + cancelled * FEW[1])
+    dzs = normal(TASKS, 2, 32)
+    dzs = dzs.at[:, 1].set(-dzs[:, 0])
+
+    @jax.jit
+    def gram(dzs):
+        encoder = Lean().at(
+            lambda p, _: matmul(near, p), WIDE, X, num_tasks=TASKS, has_aux=False, axis_name=None
+        )
+        return encoder.gramian(encoder.rows(dzs), None)
+
+    found = gram(dzs)
+    rows = np.einsum("bi,tbo->tio", np.float64(near), np.float64(dzs)).reshape(TASKS, -1)
+    exact = rows @ rows.T
+    matrix = np.float64(found.matrix) * 4.0 ** float(found.exponent)
+    # A row is right to eps ‖F‖ ‖D_t‖, with or without a factorisation of F.
+    lengths = np.sqrt(np.diagonal(exact))
+    bound = np.linalg.norm(near) * np.linalg.norm(dzs.reshape(TASKS, -1), axis=1)
+    atol = 8 * EPS * (np.outer(lengths, bound) + np.outer(bound, lengths))
+    assert np.all(np.abs(matrix - exact) <= atol)

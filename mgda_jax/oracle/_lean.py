@@ -54,19 +54,16 @@ class Lean(Mode):
         z = partition.merge(z_treedef, floats, others, is_float)
         zs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *jnp.shape(leaf))), z)
 
-        def reduce(gradient):
-            return mean_over_axis(gradient, axis_name)
-
         def rows(dzs):
             return partition.split(jax.tree.leaves(dzs), is_float)[0]
 
         def whole(dzs, active):
             linear = linear_equations(lambda *leaves: push(list(leaves)), *leaves)
-            return layerwise_gramian(linear, dzs, active, reduce)
+            return layerwise_gramian(linear, dzs, active, axis_name)
 
         def combine(dzs, _, weights, active):
             dz = weighted_sum(rows(dzs), weights, active=active)
             (gradient,) = jax.linear_transpose(push, leaves)(dz)
-            return jax.tree.unflatten(treedef, reduce(gradient))
+            return jax.tree.unflatten(treedef, mean_over_axis(gradient, axis_name))
 
         return Encoder(zs, aux, rows, whole, combine)
