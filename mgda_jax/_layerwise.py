@@ -22,6 +22,7 @@ from mgda_jax.products import (
     may_be_sharded,
     no_share,
     real_parts,
+    safe_exponent,
 )
 
 PyTree = Any
@@ -190,7 +191,10 @@ def _shortened(factor: jax.Array, axis: int, seeds: jax.Array, size: int) -> jax
     if not worth or may_be_sharded(factor) or factor.dtype not in (jnp.float32, jnp.float64):
         return factor
     columns = jnp.moveaxis(factor, axis, 0)
-    triangle = jnp.linalg.qr(columns.reshape(length, examples), mode="r")
+    # Of order one, since products inside a factorisation may leave the range.
+    exponent = safe_exponent(jnp.max(jnp.abs(factor)))
+    down, up = (jnp.ldexp(jnp.ones((), factor.dtype), sign * exponent) for sign in (-1, 1))
+    triangle = jnp.linalg.qr(columns.reshape(length, examples) * down, mode="r") * up
     return jnp.moveaxis(triangle.reshape(examples, *columns.shape[1:]), 0, axis)
 
 

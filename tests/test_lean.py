@@ -154,6 +154,22 @@ def test_few_examples_form_rows_as_short_as_they_are_many(name, monkeypatch):
     assert not np.any(np.isfinite(short(dzs.at[:, 0].set(jnp.nan)).matrix))
 
 
+@pytest.mark.parametrize("exponent", [-110, 110])
+def test_few_examples_of_any_scale_have_the_same_digits(exponent):
+    @jax.jit
+    def gram(factor, dzs):
+        encoder = Lean().at(
+            lambda p, _: matmul(factor, p), WIDE, X, num_tasks=TASKS, has_aux=False, axis_name=None
+        )
+        return encoder.gramian(encoder.rows(dzs), None)
+
+    dzs = normal(TASKS, 2, 32)
+    one = gram(FEW, dzs)
+    other = gram(jnp.ldexp(FEW, exponent), jnp.ldexp(dzs, -exponent // 4))
+    np.testing.assert_array_equal(other.matrix, one.matrix)
+    assert other.exponent - one.exponent == exponent + -exponent // 4
+
+
 @pytest.mark.parametrize("cancelled", [1.0, 1e-2, 1e-4])
 def test_what_cancels_over_the_examples_keeps_the_digits_that_a_product_has(cancelled):
     # Two examples that differ by a little, cotangents that differ in sign: the sum is small.
