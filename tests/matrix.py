@@ -43,8 +43,7 @@ def passes(python: str, needs: Sequence[str], name: str) -> bool:
     """Make the environment where it is missing, run the tests in it."""
     folder = ROOT / ".cache" / "matrix" / name
     own = folder / "bin" / "python"
-    if not own.exists():
-        subprocess.run([python, "-m", "venv", folder], check=True)
+    subprocess.run([python, "-m", "venv", folder], check=True)  # mends one half made
     install = [own, "-m", "pip", "install", "--quiet", "--upgrade", *needs, *NEEDS]
     if subprocess.run(install).returncode:
         return False
