@@ -4,20 +4,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.report.panels import legend_outside
+
 if TYPE_CHECKING:
     from experiments.report.reading import Report
 
-_LEGEND_BESIDE = 10  # with more methods than these the legend stands beside the panels
+# Of methods that share a colour; broken like the first is single alone.
+_DASHES: list[Any] = ["-", ":", "-.", (0, (7, 1, 1, 1, 1, 1)), (0, (7, 3)), (0, (1, 3))]
 
 
 def curves(report: "Report", plt: Any) -> Any:
     """Loss (above) and validation score (below) while training, mean over runs, a line a method."""
-    from experiments.report.figures import MANY_TASKS, method_style
+    from experiments.report.figures import COLORS, MANY_TASKS, method_style
 
+    style = method_style(report)
     label = f"validation {report.description['score_label']}"
     rows = {"train": ("loss", "training loss"), "validation": (report.score, label)}
     found = {
-        split: {m: s for m in method_style(report) if (s := series(report, m, split, key))}
+        split: {m: s for m in style if (s := series(report, m, split, key))}
         for split, (key, _) in rows.items()
     }
     if not any(found.values()):
@@ -31,9 +35,10 @@ def curves(report: "Report", plt: Any) -> Any:
     for axes, (split, (_, label)) in zip(grid, rows.items(), strict=True):
         for method, (epochs, values) in found[split].items():
             lines = _tenths(values, split) if many else values
-            color, dashed = method_style(report)[method]["color"], method == "single"
+            color, number = style[method]["color"], list(style).index(method)
+            dashes = "--" if method == "single" else _DASHES[number // len(COLORS) % len(_DASHES)]
             for ax, line in zip(axes, lines.T, strict=True):
-                ax.plot(epochs, line, color=color, lw=1.3, ls="--" if dashed else "-", label=method)
+                ax.plot(epochs, line, color=color, lw=1.3, ls=dashes, label=method)
         axes[0].set_ylabel(label)
         if split == "train" and all((v > 0).all() for _, v in found[split].values()):
             for ax in axes:
@@ -42,10 +47,8 @@ def curves(report: "Report", plt: Any) -> Any:
         ax.set_title(title.replace("_", " "))
     for ax in grid[-1]:
         ax.set_xlabel("epoch")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    columns = min(5, len(labels)) if len(labels) <= _LEGEND_BESIDE else 1
-    place = "outside lower center" if len(labels) <= _LEGEND_BESIDE else "outside right upper"
-    figure.legend(handles, labels, loc=place, ncols=columns, fontsize=8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    legend_outside(figure)
     return figure
 
 

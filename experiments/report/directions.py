@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.report.panels import blocks, legend_outside
+
 if TYPE_CHECKING:
     from experiments.report.reading import Report
 
 _KEYS = ("direction_cosine", "norm", "direction_norm")
-_COLUMNS = 6  # panels side by side; of more methods the others go below
 
 
 def directions(report: "Report", plt: Any) -> Any:
@@ -19,20 +20,9 @@ def directions(report: "Report", plt: Any) -> Any:
     found = {m: s for m in report.results if (s := direction_series(report, m)) is not None}
     if not found:
         return None
-    columns = min(_COLUMNS, len(found))
-    rows = 2 * -(-len(found) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(1.6 + 2.7 * columns, 0.9 + 1.9 * rows),
-        sharex=True, squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for i, (method, series) in enumerate(found.items()):
-        above, column = 2 * (i // columns), i % columns
-        cosines, norms = grid[above, column], grid[above + 1, column]
-        for axes in (cosines, norms):
-            axes.set_axis_on()
-        cosines.set_title(method, size=9)
+    labels = ["cosine with\nthe direction", "norm of gradient"]
+    figure, panels = blocks(plt, list(found), labels)
+    for (cosines, norms), series in zip(panels, found.values(), strict=True):
         cosines.axhline(0, color="black", lw=0.7)
         cosines.set_ylim(-1.05, 1.05)
         _lines(cosines, report, series["epoch"], series["direction_cosine"])
@@ -40,17 +30,9 @@ def directions(report: "Report", plt: Any) -> Any:
         length = _positive(series["direction_norm"])
         norms.plot(series["epoch"], length, color="black", lw=1.2, ls="--", label="‖direction‖")
         norms.set_yscale("log")
-        norms.set_xlabel("epoch")
-        if column == 0:
-            cosines.set_ylabel("cosine with\nthe direction")
-            norms.set_ylabel("norm of gradient")
-    handles, labels = grid[1, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, [label.replace("_", " ") for label in labels],
-        loc="outside lower center", ncols=min(4, len(labels)), fontsize=8,
-    )  # fmt: skip
     title = "The direction beside the tasks' gradients\n(below 0 the step makes a task worse)"
     figure.suptitle(title, size=11)
+    legend_outside(figure)
     return figure
 
 
@@ -74,7 +56,8 @@ def _lines(axes: Any, report: "Report", epochs: np.ndarray, values: np.ndarray) 
 
     if len(report.tasks) <= MANY_TASKS:
         for t, task in enumerate(report.tasks):
-            axes.plot(epochs, values[:, t], color=COLORS[t % len(COLORS)], lw=1.3, label=task)
+            color, label = COLORS[t % len(COLORS)], task.replace("_", " ")
+            axes.plot(epochs, values[:, t], color=color, lw=1.3, label=label)
         return
     kept = ~np.isnan(values).all(axis=1)
     epochs, values = epochs[kept], values[kept]

@@ -12,6 +12,7 @@ from experiments.report import cosines as cosine_figure
 from experiments.report import curves as curves_figure
 from experiments.report import directions as direction_figure
 from experiments.report import figures
+from experiments.report import weights as weights_figure
 from experiments.report.__main__ import main
 from experiments.report.reading import Report
 from experiments.report.table import mean_ranks, relative_change, scores, table
@@ -152,13 +153,36 @@ def test_the_figure_shows_every_method(folder: Path):
     report = Report(folder)
     figure = figures.accuracy_profile(report, plt)
     (axes,) = figure.axes
-    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    (legend,) = figure.legends
+    labels = {text.get_text() for text in legend.get_texts()}
     assert labels == {"static weights", "single task", "uniform", "mgda"}
     left, right = axes.get_xlim(), axes.get_ylim()
     for points in (np.array(SHARED), np.array(sum(GRID.values(), []))):
         assert (points[:, 0] > left[0]).all() and (points[:, 0] < left[1]).all()
         assert (points[:, 1] > right[0]).all() and (points[:, 1] < right[1]).all()
     plt.close(figure)
+
+
+@pytest.mark.parametrize("num_methods", [3, 13])
+def test_no_legend_covers_a_panel_or_is_cut_off(folder: Path, num_methods: int):
+    import matplotlib.pyplot as plt
+
+    report = Report(folder)
+    for i in range(num_methods - 3):
+        name = f"mgda_ub(normalization=loss+, seed={i})"
+        report.results[name] = report.results["mgda"]
+    for draw in (figures.accuracy_profile, weights_figure.weights, curves_figure.curves):
+        figure = draw(report, plt)
+        if figure is None:  # losses are not logged here
+            continue
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        for axes in figure.axes:
+            assert not box.overlaps(axes.get_tightbbox())
+        assert box.x0 >= 0 and box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        plt.close(figure)
 
 
 def test_points_of_the_grid_far_off_are_counted_not_shown(folder: Path):
@@ -174,7 +198,8 @@ def test_points_of_the_grid_far_off_are_counted_not_shown(folder: Path):
     write_json(folder / RESULTS, results)
     figure = figures.accuracy_profile(Report(folder), plt)
     (axes,) = figure.axes
-    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    (legend,) = figure.legends
+    labels = {text.get_text() for text in legend.get_texts()}
     assert "static weights (1 of 2 beyond the axes)" in labels
     assert axes.get_xlim()[0] > 60
     plt.close(figure)
@@ -182,8 +207,8 @@ def test_points_of_the_grid_far_off_are_counted_not_shown(folder: Path):
 
 def test_constant_weights_are_not_drawn(folder: Path):
     report = Report(folder)
-    assert figures._series(report, "uniform") is None
-    series = figures._series(report, "mgda")
+    assert weights_figure.weight_series(report, "uniform") is None
+    series = weights_figure.weight_series(report, "mgda")
     assert series is not None and series["weight"].shape == (2, 2, 2)
     np.testing.assert_allclose(series["cosine"], -0.2)
 
@@ -367,7 +392,7 @@ def test_pictures_of_many_tasks_do_not_grow_with_them(tmp_path: Path):
     import matplotlib.pyplot as plt
 
     report = Report(many(tmp_path, 40))
-    weights = figures._weights(report, plt)
+    weights = weights_figure.weights(report, plt)
     mgda = weights.axes[0]
     assert mgda.get_title() == "mgda"
     share = np.array([[r["weight"] for r in run] for run in report.records("mgda")]).mean(0)
@@ -386,7 +411,7 @@ def test_rules_on_the_rows_have_a_picture_too(tmp_path: Path, num_tasks: int):
     import matplotlib.pyplot as plt
 
     report = Report(many(tmp_path, num_tasks))
-    assert figures._series(report, "uniform") is None
+    assert weights_figure.weight_series(report, "uniform") is None
     series = direction_figure.direction_series(report, "uniform")
     assert series is not None
     records = report.records("uniform")
