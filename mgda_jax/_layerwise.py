@@ -208,7 +208,9 @@ def _in_blocks(
     own, other = product.dims
     shape = product.kind.shape
     length = shape[own]
-    size = min(length, max(1, _BLOCK * length // (len(seeds) * math.prod(shape))))
+    # Of about equal size: a block of one row would read every cotangent for little.
+    blocks = min(length, -(-len(seeds) * math.prod(shape) // _BLOCK))
+    size = -(-length // blocks)
 
     def share(first: Any, size: int) -> Share:
         part = lax.dynamic_slice_in_dim(product.factor, first, size, other)
