@@ -215,8 +215,8 @@ NOT_IDENTITY = (
 )
 
 
-def identity(config: TrainingConfig) -> dict[str, object]:
-    """The options that decide a run's numbers, as JSON values."""
+def identity(config: Any) -> dict[str, object]:
+    """The options that decide a run's numbers, of a frozen dataclass, as JSON values."""
     fields = dataclasses.asdict(config)
     return {k: _as_json(v) for k, v in fields.items() if k not in NOT_IDENTITY}
 

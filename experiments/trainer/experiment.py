@@ -70,7 +70,7 @@ def run_experiment(
     if config.tuned_by is not None and os.path.realpath(config.tuned_by) == os.path.realpath(path):
         raise ExperimentError(f"--tuned-by: expected another run than {path} itself")
     plans = [(method, planned_runs(method, config)) for method in methods]
-    description = _describe(problem, config, experiment, facts)
+    description = describe(problem, config, experiment, facts)
     interval = 0.1 if sys.stderr.isatty() else 10.0  # a log file wants few lines
     total = len(methods) * config.epochs
     with (
@@ -132,9 +132,10 @@ def _check_sizes(problem: Problem, config: TrainingConfig) -> None:
         raise ExperimentError(f"--epochs: {config.epochs} are {steps} steps, too many")
 
 
-def _describe(
-    problem: Problem, config: TrainingConfig, experiment: str, facts: Mapping[str, Any]
+def describe(
+    problem: Problem, config: Any, experiment: str, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """What goes into config.json: options (a frozen dataclass), data, versions, devices."""
     libraries = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
     return {
         "experiment": experiment,

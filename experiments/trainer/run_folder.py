@@ -25,7 +25,7 @@ PICTURES = tuple(
     f"{name}.png"
     for name in (
         *("accuracy_profile", "attributes", "tasks", "curves", "weights", "cosines"),
-        *("directions", "solutions", "conflict", "samples"),
+        *("directions", "solutions", "conflict", "samples", "front"),
     )
 )
 _FILES = (CONFIG, METRICS, RESULTS, TIMINGS, TABLE, SCORES)

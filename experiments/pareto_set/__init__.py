@@ -1,0 +1,1 @@
+"""One network for a whole front: a hypernetwork from preferences to parameters."""
