@@ -23,6 +23,7 @@ from mgda_jax.products import (
     no_share,
     real_parts,
     safe_exponent,
+    share_of_outer,
 )
 
 PyTree = Any
@@ -36,6 +37,7 @@ def layerwise_gramian(
     cotangents: list[jax.Array],
     active: jax.Array | None,
     axis_name: Any,
+    gather: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Gramian:
     """M_st = ⟨g_s, g_t⟩ of the pullbacks g_t of T cotangents.
 
@@ -47,21 +49,24 @@ def layerwise_gramian(
 
     Args:
       linear: the function, its inputs the parameters.
-      cotangents: of its outputs, leaves (T, *shape).
+      cotangents: of its outputs, leaves (T, *shape); (1, *shape) with gather.
       active: (T,) bool or None.
       axis_name: the mapped axis over which rows are means, or None.
+      gather: where every task has a function of its own, and this is one of T mapped ones: an
+        array of this task → those of all, (T, *shape).
 
     Returns:
       Gramian, equal to that of the stacked rows up to rounding.
     """
-    num_tasks = cotangents[0].shape[0]
+    num_tasks = len(cotangents[0] if gather is None else gather(cotangents[0][0]))
     avals = [var.aval for var in linear.inputs]
     dtype = accumulation_dtype(*(aval.dtype for aval in avals))
     room = headroom(sum(aval.size for aval in avals), dtype)
 
     def share_of(rows: jax.Array) -> Share:
         total = no_share(num_tasks, dtype)
-        for part in real_parts(mean_over_axis(rows, axis_name), active):
+        rows = mean_over_axis(rows, axis_name) if gather is None else gather(rows[0])
+        for part in real_parts(rows, active):
             total = add_shares(total, leaf_share(part, dtype, room))
         return total
 
@@ -99,15 +104,21 @@ def layerwise_gramian(
                 used(var, None)
             continue
         seeds = [
-            jnp.zeros((num_tasks, *var.aval.shape), var.aval.dtype) if seed is None else seed
+            jnp.zeros((len(cotangents[0]), *var.aval.shape), var.aval.dtype)
+            if seed is None
+            else seed
             for var, seed in zip(equation.outvars, seeds, strict=True)
         ]
         alone = all(var in params and uses[var] == 1 and var not in pulled for var in inputs)
         if alone and _is_product(equation, inputs):
             uses[inputs[0]] = 0
-            whole = axis_name is None
+            whole = axis_name is None and gather is None
             product = _product(equation, inputs[0], linear.known, seeds[0], whole)
-            done(_in_blocks(product, seeds[0], share_of, _zero(total)))
+            if gather is not None and _is_outer(product):
+                factors, outer = gather(product.factor.ravel()), gather(seeds[0].ravel())
+                done(share_of_outer(factors, outer, active, dtype, room))
+            else:
+                done(_in_blocks(product, seeds[0], num_tasks, share_of, _zero(total)))
             continue
         found = _pull(equation, inputs, linear.known, seeds)
         for var, cotangent in zip(inputs, found, strict=True):
@@ -198,9 +209,16 @@ def _shortened(factor: jax.Array, axis: int, seeds: jax.Array, size: int) -> jax
     return jnp.moveaxis(triangle.reshape(examples, *columns.shape[1:]), 0, axis)
 
 
+def _is_outer(product: _Product) -> bool:
+    """Whether the row is one outer product, of the factor and the cotangent."""
+    is_real = jnp.issubdtype(product.kind.dtype, jnp.floating)
+    return is_real and product.factor.size == product.kind.shape[product.dims[0]]
+
+
 def _in_blocks(
     product: _Product,
     seeds: jax.Array,
+    num_tasks: int,
     share_of: Callable[[jax.Array], Share],
     zero: jax.Array,
 ) -> Share:
@@ -209,7 +227,7 @@ def _in_blocks(
     shape = product.kind.shape
     length = shape[own]
     # Of about equal size: a block of one row would read every cotangent for little.
-    blocks = min(length, -(-len(seeds) * math.prod(shape) // _BLOCK))
+    blocks = min(length, -(-num_tasks * math.prod(shape) // _BLOCK))
     size = -(-length // blocks)
 
     def share(first: Any, size: int) -> Share:

@@ -84,6 +84,24 @@ def share_read_once(
     return lax.platform_dependent(leaf, cpu=after, default=first)
 
 
+def share_of_outer(
+    factors: jax.Array, seeds: jax.Array, active: jax.Array | None, dtype: Any, headroom: int
+) -> "Share":
+    """That of the rows factors_t ⊗ seeds_t: ⟨factors_s, factors_t⟩ ⟨seeds_s, seeds_t⟩.
+
+    Args:
+      factors: (T, k).
+      seeds: (T, n).
+    """
+    factors, seeds = (select(x, active).astype(dtype) for x in (factors, seeds))
+    # With factors of order one, a seed is as long as its row, and is in range where that is.
+    exponent = safe_exponent(jnp.max(jnp.abs(factors), axis=1, keepdims=True))
+    factors, seeds = jnp.ldexp(factors, -exponent), jnp.ldexp(seeds, exponent)
+    products = _outer(factors, jnp.ones((), dtype))
+    (high, low), scale = leaf_share(seeds, dtype, headroom)
+    return (products * high, products * low), scale
+
+
 def _scale(peak: jax.Array, headroom: int) -> tuple[jax.Array, jax.Array]:
     """A normal 2^-e that brings the peak to 2^headroom, and e."""
     least = headroom + 2 - jnp.finfo(peak.dtype).maxexp

@@ -2,6 +2,7 @@
 
 - `Representation`: MGDA-UB, one pullback
 - `Exact`: T pullbacks; `Lean`: the same without T gradients in memory
+- `PerExample`: as `Lean`, where every example is a task
 - `PerTask`: exact, where every task has a batch of its own
 """
 
@@ -13,8 +14,9 @@ from mgda_jax.oracle._lean import Lean
 from mgda_jax.oracle._modes import Encoder, Mode
 from mgda_jax.oracle._oracle import MultitaskValueAndGrad as MultitaskValueAndGrad
 from mgda_jax.oracle._oracle import multitask_value_and_grad as multitask_value_and_grad
+from mgda_jax.oracle._per_example import PerExample
 from mgda_jax.oracle._per_task import PerTask
 from mgda_jax.oracle._ragged import Ragged
 from mgda_jax.oracle._representation import Representation
 
-__all__ = ["Encoder", "Exact", "Lean", "Mode", "PerTask", "Ragged", "Representation"]
+__all__ = ["Encoder", "Exact", "Lean", "Mode", "PerExample", "PerTask", "Ragged", "Representation"]
