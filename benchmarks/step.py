@@ -11,6 +11,7 @@ machine whose speed drifts does not spoil it. Temporaries are XLA's own count.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -167,28 +168,45 @@ class Cost(NamedTuple):
 
 def measure(model: Model, rounds: int, only: list[str]) -> list[Cost]:
     """The costs of the summed loss and of the steps asked for, all for none."""
-    compiled, arguments, times = {}, {}, {}
-    for name, (step, args) in programs(model).items():
-        if only and compiled and name not in only:
-            continue
-        compiled[name] = jax.jit(step).lower(*args).compile()
-        arguments[name], times[name] = args, []
-        jax.block_until_ready(compiled[name](*args))
-    for _ in range(rounds):
-        for name, program in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(program(*arguments[name]))
-            times[name].append(time.perf_counter() - start)
+    named = enumerate(programs(model).items())
+    return costs(dict(item for i, item in named if i == 0 or not only or item[0] in only), rounds)
+
+
+def costs(steps: dict[str, tuple[Callable, tuple]], rounds: int) -> list[Cost]:
+    """The costs of steps and their arguments, ratios to the first."""
+    compiled = {name: jax.jit(step).lower(*args).compile() for name, (step, args) in steps.items()}
+    calls = {
+        name: functools.partial(program, *steps[name][1]) for name, program in compiled.items()
+    }
+    times = in_turn(calls, rounds)
     base = times[next(iter(times))]
     return [
         Cost(
             name,
-            statistics.median(t / b for t, b in zip(values, base, strict=True)),
+            ratio(values, base),
             1e3 * statistics.median(values),
             compiled[name].memory_analysis().temp_size_in_bytes / 2**20,
         )
         for name, values in times.items()
     ]
+
+
+def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every call in every round, all in turn, after one call that is not timed."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        jax.block_until_ready(call())
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(times: list[float], base: list[float]) -> float:
+    """The median over the rounds of the ratio in a round."""
+    return statistics.median(t / b for t, b in zip(times, base, strict=True))
 
 
 def main() -> None:
@@ -203,8 +221,8 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in arguments.models:
         model = MODELS[name]()
-        for step, ratio, milliseconds, mib in measure(model, arguments.rounds, arguments.only):
-            row = f"| {model.name} | {step} | {ratio:.2f} | {milliseconds:.2f} | {mib:.1f} |"
+        for step, times, milliseconds, mib in measure(model, arguments.rounds, arguments.only):
+            row = f"| {model.name} | {step} | {times:.2f} | {milliseconds:.2f} | {mib:.1f} |"
             print(row, flush=True)
 
 
