@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
-from mgda_jax._equations import LinearEquations, run, value, variables
+from mgda_jax._equations import LinearEquations, run, variables
 from mgda_jax._gramian import Gramian, of_share
+from mgda_jax._layer_product import Product, is_outer, is_product, product_of
 from mgda_jax.gradients import over_tasks
 from mgda_jax.mapped_axis import mean_over_axis, vary_like
 from mgda_jax.products import (
@@ -19,10 +20,8 @@ from mgda_jax.products import (
     add_shares,
     headroom,
     leaf_share,
-    may_be_sharded,
     no_share,
     real_parts,
-    safe_exponent,
     share_of_outer,
 )
 
@@ -45,7 +44,7 @@ def layerwise_gramian(
     cotangents of a parameter are complete they are its rows; what they add to M is kept,
     and they are not. The rows of a matrix that is used once, in a product, are formed and
     used up in blocks; where fewer examples than columns meet it, in the shorter form of
-    `_shortened`. What is live is the tasks' cotangents at one depth of the function.
+    `product_of`. What is live is the tasks' cotangents at one depth of the function.
 
     Args:
       linear: the function, its inputs the parameters.
@@ -110,11 +109,11 @@ def layerwise_gramian(
             for var, seed in zip(equation.outvars, seeds, strict=True)
         ]
         alone = all(var in params and uses[var] == 1 and var not in pulled for var in inputs)
-        if alone and _is_product(equation, inputs):
+        if alone and is_product(equation, inputs):
             uses[inputs[0]] = 0
             whole = axis_name is None and gather is None
-            product = _product(equation, inputs[0], linear.known, seeds[0], whole)
-            if gather is not None and _is_outer(product):
+            product = product_of(equation, inputs[0], linear.known, seeds[0], whole)
+            if gather is not None and is_outer(product):
                 factors, outer = gather(product.factor.ravel()), gather(seeds[0].ravel())
                 done(share_of_outer(factors, outer, active, dtype, room))
             else:
@@ -146,77 +145,8 @@ def _pull(equation: Any, inputs: list[Any], known: dict, seeds: list[jax.Array])
     return over_tasks(pull, seeds, "vmap" if batched else None)
 
 
-def _is_product(equation: Any, inputs: list[Any]) -> bool:
-    """Whether it is a product of a known matrix with a linear one, summed over one dimension."""
-    if equation.primitive.name != "dot_general" or len(inputs) != 1 or not inputs[0].aval.size:
-        return False
-    (contracted, _), (batch, _) = equation.params["dimension_numbers"]
-    return len(contracted) == 1 and not batch
-
-
-class _Product(NamedTuple):
-    """The product of a known factor with a parameter, summed over one dimension of both.
-
-    Attributes:
-      of: `of(parameter, factor)`, of any length of that dimension.
-      factor: the known one.
-      kind: the parameter's shape and dtype.
-      dims: the dimension that is summed over, of the parameter and of the factor.
-    """
-
-    of: Callable[[jax.Array, jax.Array], jax.Array]
-    factor: jax.Array
-    kind: jax.ShapeDtypeStruct
-    dims: tuple[int, int]
-
-
-def _product(equation: Any, param: Any, known: dict, seeds: jax.Array, whole: bool) -> _Product:
-    ((left,), (right,)), _ = equation.params["dimension_numbers"]
-    is_left = equation.invars[0] is param
-    own, other = (left, right) if is_left else (right, left)
-    factor = value(equation.invars[1 if is_left else 0], known)
-
-    def of(param, factor):
-        pair = (param, factor) if is_left else (factor, param)
-        return equation.primitive.bind(*pair, **equation.params)
-
-    if whole:
-        factor = _shortened(factor, other, seeds, param.aval.size)
-    shape = list(param.aval.shape)
-    shape[own] = factor.shape[other]
-    return _Product(of, factor, jax.ShapeDtypeStruct(shape, param.aval.dtype), (own, other))
-
-
-def _shortened(factor: jax.Array, axis: int, seeds: jax.Array, size: int) -> jax.Array:
-    """The examples' factor F with as many columns as rows, where that is less work.
-
-    The rows of the parameter are g_t = Fᵀ D_t with the cotangents D_t. With Fᵀ = Q R and
-    orthonormal Q, ⟨g_s, g_t⟩ = ⟨R D_s, R D_t⟩: Rᵀ serves for F. (F Fᵀ would serve too, at the
-    price of half of the digits where the sum over the examples cancels.)
-    """
-    length = factor.shape[axis]
-    examples = factor.size // max(length, 1)
-    saved = len(seeds) * (size // length) * (length - examples)
-    # A factorisation's operations are slower than a product's; on accelerators far slower.
-    worth = 0 < 8 * examples * length < saved and jax.default_backend() == "cpu"
-    if not worth or may_be_sharded(factor) or factor.dtype not in (jnp.float32, jnp.float64):
-        return factor
-    columns = jnp.moveaxis(factor, axis, 0)
-    # Of order one, since products inside a factorisation may leave the range.
-    exponent = safe_exponent(jnp.max(jnp.abs(factor)))
-    down, up = (jnp.ldexp(jnp.ones((), factor.dtype), sign * exponent) for sign in (-1, 1))
-    triangle = jnp.linalg.qr(columns.reshape(length, examples) * down, mode="r") * up
-    return jnp.moveaxis(triangle.reshape(examples, *columns.shape[1:]), 0, axis)
-
-
-def _is_outer(product: _Product) -> bool:
-    """Whether the row is one outer product, of the factor and the cotangent."""
-    is_real = jnp.issubdtype(product.kind.dtype, jnp.floating)
-    return is_real and product.factor.size == product.kind.shape[product.dims[0]]
-
-
 def _in_blocks(
-    product: _Product,
+    product: Product,
     seeds: jax.Array,
     num_tasks: int,
     share_of: Callable[[jax.Array], Share],
