@@ -136,9 +136,11 @@ def pictures(costs: Costs, folder: Path) -> None:
     axes[0][0].legend(fontsize=8)
     _save(figure, folder / "steps.png")
     figure, ax = plt.subplots(figsize=(6, 4.5))
-    for rule in dict.fromkeys(r["rule"] for r in costs["solves"]):
+    for i, rule in enumerate(dict.fromkeys(r["rule"] for r in costs["solves"])):
         own = [r for r in costs["solves"] if r["rule"] == rule]
-        ax.loglog([r["tasks"] for r in own], [r["milliseconds"] for r in own], label=rule)
+        style = ("-", "--", ":")[i // 10 % 3]  # there are ten colours
+        x, y = [r["tasks"] for r in own], [r["milliseconds"] for r in own]
+        ax.loglog(x, y, style, label=rule)
     ax.set(xlabel="tasks", ylabel="ms")
     ax.legend(fontsize=6, ncols=2)
     _save(figure, folder / "solves.png")

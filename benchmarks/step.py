@@ -24,7 +24,7 @@ import optax
 import mgda_jax
 from experiments.models.lenet import LeNetSize, lenet
 from mgda_jax.oracle import Lean
-from mgda_jax.weighting import min_norm, uniform
+from mgda_jax.weighting import Weighting, min_norm, uniform
 
 PyTree = Any
 BATCH = 256
@@ -102,8 +102,14 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 
 
-def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
-    """One training step (gradients and SGD) per way of getting them."""
+def programs(model: Model, gramian_rule: Weighting | None = None) -> dict:
+    """One training step (gradients and SGD) per way of getting them: name → step, arguments.
+
+    Args:
+      model: the model.
+      gramian_rule: in place of `min_norm()`.
+    """
+    solving = gramian_rule or min_norm()
 
     def apply(params, grads):
         return jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads)
@@ -125,10 +131,11 @@ def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (model.num_tasks, *x.shape)), z)
 
     def branch(shared, batch):
-        return mgda_jax.branch(model.encode(shared, batch), model.num_tasks, stacked=True)
+        z = model.encode(shared, batch)
+        return mgda_jax.branch(z, model.num_tasks, solving, stacked=True)
 
     def branched(shared, batch):
-        copies = mgda_jax.branched(model.encode, model.num_tasks)(shared, batch)
+        copies = mgda_jax.branched(model.encode, model.num_tasks, solving)(shared, batch)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
 
     out: dict[str, tuple[Callable, tuple]] = {
@@ -138,9 +145,9 @@ def programs(model: Model) -> dict[str, tuple[Callable, tuple]]:
     }
     variants = {
         "uniform": (uniform(), {}),
-        "mgda_ub": (min_norm(), {"mode": "representation"}),
-        "mgda exact": (min_norm(), {"mode": "exact"}),
-        "mgda exact, lean": (min_norm(), {"mode": Lean()}),
+        "mgda_ub": (solving, {"mode": "representation"}),
+        "mgda exact": (solving, {"mode": "exact"}),
+        "mgda exact, lean": (solving, {"mode": Lean()}),
     }
     for name, (rule, options) in variants.items():
         oracle = mgda_jax.multitask_value_and_grad(
