@@ -192,15 +192,21 @@ def costs(steps: dict[str, tuple[Callable, tuple]], rounds: int) -> list[Cost]:
             name,
             ratio(values, base),
             1e3 * statistics.median(values),
-            compiled[name].memory_analysis().temp_size_in_bytes / 2**20,
+            _temporaries(compiled[name]) / 2**20,
         )
         for name, values in times.items()
     ]
 
 
-def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def _temporaries(program: jax.stages.Compiled) -> float:
+    """Bytes, NaN where the backend does not count them."""
+    analysis = program.memory_analysis()
+    return float("nan") if analysis is None else analysis.temp_size_in_bytes
+
+
+def in_turn(calls: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, list[float]]:
     """Seconds of every call in every round, all in turn, after one call that is not timed."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Any, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         jax.block_until_ready(call())
     for _ in range(rounds):

@@ -111,7 +111,8 @@ def programs(
         oracle = multitask_value_and_grad(
             problem.encode, problem.decode, make_rule(preference), num_tasks, mode="exact"
         )
-        return oracle(*theta, batch, oracle.init())[1]
+        shared, own = theta
+        return oracle(shared, own, batch, oracle.init())[1]
 
     def step(state: _State, train: PyTree, inputs: tuple[jax.Array, jax.Array]) -> _State:
         rows, key = inputs
@@ -142,8 +143,8 @@ def programs(
     # One small program for every network and chunk: it compiles once.
     @jax.jit
     def tally(thetas: PyTree, k: np.ndarray, examples: PyTree, valid: jax.Array) -> PyTree:
-        theta = jax.tree.map(lambda a: a[k], thetas)
-        return problem.tally(*theta, problem.prepare(examples, None), valid)
+        shared, own = jax.tree.map(lambda a: a[k], thetas)
+        return problem.tally(shared, own, problem.prepare(examples, None), valid)
 
     written, metrics = jax.jit(networks.networks), jax.jit(problem.metrics)
 
