@@ -145,7 +145,8 @@ def call(args: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
         code = 0
     except SystemExit as stop:
         code = int(stop.code or 0)
-    return code, *capsys.readouterr()
+    out, err = capsys.readouterr()
+    return code, out, err
 
 
 def test_a_run_leaves_table_picture_and_numbers_and_goes_on(
