@@ -28,7 +28,7 @@ from mgda_jax import pareto, weighting
 
 _MOST_STEPS, _MOST_PREFERENCES = 1_000_000_000, 100_000
 _GIVEN = {"gramian", "losses"}  # what a walk has for a rule to read
-_AT_ONCE = 3  # methods that are compiled and walked side by side
+_AT_ONCE = 2  # methods that are compiled and walked side by side
 _WHOLE = ("pareto_mtl", "hypervolume")  # methods of the whole front, not of one preference
 
 
