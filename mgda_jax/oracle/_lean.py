@@ -5,12 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mgda_jax import partition
 from mgda_jax._equations import linear_equations
 from mgda_jax._gramian import weighted_sum
 from mgda_jax._layerwise import layerwise_gramian
 from mgda_jax.mapped_axis import mean_over_axis
-from mgda_jax.oracle._modes import Encoder, Mode
+from mgda_jax.oracle._modes import Encoder, Mode, on_float_leaves
 from mgda_jax.weighting.base import RowRule
 
 
@@ -39,24 +38,12 @@ class Lean(Mode):
 
     def at(self, encode, shared, batch, *, num_tasks, has_aux, axis_name):
         leaves, treedef = jax.tree.flatten(shared)
-        form = []
-
-        def forward(leaves):
-            out = encode(jax.tree.unflatten(treedef, leaves), batch)
-            z, aux = out if has_aux else (out, None)
-            z_leaves, z_treedef = jax.tree.flatten(z)
-            is_float = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in z_leaves]
-            form[:] = [z_treedef, is_float]
-            floats, others = partition.split(z_leaves, is_float)
-            return floats, (others, aux)
-
-        floats, push, (others, aux) = jax.linearize(forward, leaves, has_aux=True)
-        z_treedef, is_float = form
-        z = partition.merge(z_treedef, floats, others, is_float)
+        forward, join, rows = on_float_leaves(encode, treedef, has_aux)
+        floats, push, (others, aux) = jax.linearize(
+            lambda p: forward(p, batch), leaves, has_aux=True
+        )
+        z = join(floats, others)
         zs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *jnp.shape(leaf))), z)
-
-        def rows(dzs):
-            return partition.split(jax.tree.leaves(dzs), is_float)[0]
 
         def whole(dzs, active):
             linear = linear_equations(lambda *leaves: push(list(leaves)), *leaves)

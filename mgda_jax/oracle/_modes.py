@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mgda_jax import partition
 from mgda_jax._gramian import Gramian
 from mgda_jax.gradients import vjp
 from mgda_jax.mapped_axis import mean_over_axis
@@ -78,3 +79,40 @@ def one_forward(
 def reduced(pull: Callable[[PyTree], tuple], axis_name: Any) -> Callable[[PyTree], PyTree]:
     """The pullback of the whole batch: reduced before any Gramian, which is quadratic."""
     return lambda dz: mean_over_axis(pull(dz)[0], axis_name)
+
+
+class FloatLeaves(NamedTuple):
+    """An encoder between lists of leaves, its z without what has no derivative.
+
+    Attributes:
+      forward: `forward(leaves of shared, batch) -> (floats of z, (other leaves of z, aux))`.
+      join: `join(floats, others) -> z`, once forward has been traced.
+      rows: `rows(dzs)`: the floats of a tree like z.
+    """
+
+    forward: Callable[[list, PyTree], tuple[list, tuple[list, Any]]]
+    join: Callable[[list, list], PyTree]
+    rows: Callable[[PyTree], list]
+
+
+def on_float_leaves(encode: Callable[..., Any], treedef: Any, has_aux: bool) -> FloatLeaves:
+    """`encode(shared, batch)` for shared of treedef, as `FloatLeaves`."""
+    form: list[Any] = []
+
+    def forward(leaves: list, batch: PyTree) -> tuple[list, tuple[list, Any]]:
+        out = encode(jax.tree.unflatten(treedef, leaves), batch)
+        z, aux = out if has_aux else (out, None)
+        z_leaves, z_treedef = jax.tree.flatten(z)
+        is_float = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in z_leaves]
+        form[:] = [z_treedef, is_float]
+        floats, others = partition.split(z_leaves, is_float)
+        return floats, (others, aux)
+
+    def join(floats: list, others: list) -> PyTree:
+        z_treedef, is_float = form
+        return partition.merge(z_treedef, floats, others, is_float)
+
+    def rows(dzs: PyTree) -> list:
+        return partition.split(jax.tree.leaves(dzs), form[1])[0]
+
+    return FloatLeaves(forward, join, rows)

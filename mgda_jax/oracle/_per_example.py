@@ -5,10 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mgda_jax import partition
 from mgda_jax._equations import linear_equations
 from mgda_jax._layerwise import layerwise_gramian
-from mgda_jax.oracle._modes import Encoder, Mode
+from mgda_jax.oracle._modes import Encoder, Mode, on_float_leaves
 from mgda_jax.products import accumulation_dtype, select
 from mgda_jax.tasks import path_name
 from mgda_jax.weighting.base import RowRule
@@ -51,26 +50,13 @@ class PerExample(Mode):
                     f"({num_tasks}, ...), an entry per example, got {jnp.shape(leaf)}"
                 )
         leaves, treedef = jax.tree.flatten(shared)
-        form = []
-
-        def forward(leaves, example):
-            out = encode(jax.tree.unflatten(treedef, leaves), example)
-            z, aux = out if has_aux else (out, None)
-            z_leaves, z_treedef = jax.tree.flatten(z)
-            is_float = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in z_leaves]
-            form[:] = [z_treedef, is_float]
-            floats, others = partition.split(z_leaves, is_float)
-            return floats, (others, aux)
+        forward, join, rows = on_float_leaves(encode, treedef, has_aux)
 
         def at_batch(batch):
             return jax.vjp(lambda p: jax.vmap(forward, (None, 0))(p, batch), leaves, has_aux=True)
 
         floats, pull, (others, aux) = at_batch(batch)
-        z_treedef, is_float = form
-        zs = partition.merge(z_treedef, floats, others, is_float)
-
-        def rows(dzs):
-            return partition.split(jax.tree.leaves(dzs), is_float)[0]
+        zs = join(floats, others)
 
         def gather(own):
             return jax.lax.all_gather(own, _EXAMPLES)
