@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.bad_inputs import FINE, GROUPS, LOST, TRACEBACK, no_training, outcomes
+from tests.experiments.bad_inputs.groups import GROUPS, outcomes
+from tests.experiments.bad_inputs.outcome import FINE, LOST, TRACEBACK, no_training
 
 
 def assert_no_traceback(found: dict, refused: bool = False) -> None:
