@@ -7,6 +7,7 @@ import numpy as np
 from experiments.pinn.equations import Equation
 from experiments.pinn.problem import ERROR
 from experiments.report.figures import COLORS
+from experiments.report.panels import legend_outside
 from experiments.report.reading import Report
 
 _COLUMNS = 6
@@ -85,9 +86,7 @@ def conflict(report: Report, plt: Any) -> Any:
         axes.set_ylabel(label)
     grid[1, 0].set_ylim(0, 1.02)
     grid[3, 0].set_ylim(-1, 1)
-    for axes in (grid[2, 0], grid[3, 0]):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7)
+    legend_outside(figure)
     return figure
 
 
@@ -108,7 +107,7 @@ def _losses(axes: Any, runs: list[list[dict[str, Any]]], key: str, tasks: list[s
     steps = [r["step"] for r in runs[0]]
     if key == "cosine":
         pairs = list(zip(*np.triu_indices(len(tasks), 1), strict=True))
-        lines = {f"{tasks[s]}, {tasks[t]}": numbers[..., s, t] for s, t in pairs}
+        lines = {f"cosine of {tasks[s]} and {tasks[t]}": numbers[..., s, t] for s, t in pairs}
         axes.axhline(0, color="black", lw=0.6)
     else:
         if key == "weight":
