@@ -11,54 +11,20 @@ from optax import microbatching
 from optax.experimental import aggregating
 
 import mgda_jax
-from mgda_jax import Weighting, aggregate, aggregate_states, mgda
+from mgda_jax import aggregate, aggregate_states, mgda
 from mgda_jax.weighting import (
-    cr_mogm,
-    famo,
     fixed,
-    graddrop,
     min_norm,
-    moco,
-    pcd,
-    trimmed_mean,
     uniform,
-    upgrad,
 )
+from tests.aggregate_problem import EPS, GRADS, PARAMS, ROWS, SHARED, WEIGHTS, as_jax, close, step
 from tests.half_precision import needs
-
-EPS = float(np.finfo(np.float32).eps)
-ROWS = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
-WEIGHTS = np.array([0.6, 0.4], np.float32)
-PARAMS = {"encoder": {"w": np.ones(3, np.float32)}, "heads": np.zeros(2, np.float32)}
-GRADS = {"encoder": {"w": ROWS}, "heads": np.array([10.0, 20.0], np.float32)}
-SHARED = {"encoder": True, "heads": False}
 
 
 @pytest.fixture(autouse=True)
 def adam_promotes():
     with jax.numpy_dtype_promotion("standard"):
         yield
-
-
-def close(actual, expected):
-    np.testing.assert_allclose(actual, expected, rtol=8 * EPS, atol=8 * EPS)
-
-
-def as_jax(tree):
-    return jax.tree.map(jnp.asarray, tree)
-
-
-def step(tx, grads=GRADS, params=PARAMS, **extra):
-    params = as_jax(params)
-    return tx.update(as_jax(grads), tx.init(params), params, **extra)
-
-
-def test_shared_leaves_are_combined_and_own_leaves_pass():
-    updates, state = step(mgda(2, shared=SHARED))
-    close(updates["encoder"]["w"], [0.0, 1.0, 1.0])
-    close(updates["heads"], GRADS["heads"])
-    close(state.task_weights, WEIGHTS)
-    close(state.weighting.min_norm, np.sqrt(2.0))
 
 
 @pytest.mark.parametrize(
@@ -236,187 +202,6 @@ def test_loss_normalization_reads_losses_by_name():
         step(tx)
 
 
-def test_scope_all_scales_each_own_leaf_by_its_task():
-    tx = aggregate(fixed([2.0, 3.0]), 2, SHARED, owner={"encoder": None, "heads": 1})
-    updates, _ = step(tx)
-    close(updates["encoder"]["w"], 2 * ROWS[0] + 3 * ROWS[1])
-    close(updates["heads"], 3 * GRADS["heads"])
-    updates, _ = step(tx, active=[True, False])
-    close(updates["heads"], [0.0, 0.0])
-    with pytest.raises(ValueError, match="'heads'.*needs its task.*owner="):
-        step(aggregate(uniform(), 2, SHARED))
-
-
-LOSSES = {"depth": jnp.array(1.0), "segm": jnp.array(2.0)}
-
-
-@pytest.mark.parametrize(
-    ("rule", "given"),
-    [
-        (min_norm(), {"losses": LOSSES, "active": {"A_segm": True, "depth": True}}),
-        (fixed({"segmentation": 1.0, "depth": 2.0}), {"losses": LOSSES}),
-        (fixed({"segmentation": 1.0, "depth": 2.0}), {"active": {"segm": True, "depth": True}}),
-        (upgrad(preference={"segm": 1.0, "Depth": 2.0}), {"losses": LOSSES}),
-        (cr_mogm(upgrad(preference={"segm": 1.0, "Depth": 2.0})), {"losses": LOSSES}),
-        (pcd(tau={"a": 0.1, "b": 0.2}), {"losses": LOSSES}),
-        (graddrop(leak={"a": 0.1, "b": 0.2}), {"losses": LOSSES}),
-        (famo(), {"losses": LOSSES, "previous_losses": {"a": 1.0, "segm": 1.0}}),
-    ],
-)
-def test_the_tasks_have_one_set_of_names(rule, given):
-    params = {"w": np.ones(3, np.float32)}
-    with pytest.raises(ValueError, match=r"expected the tasks of .*\('.*'\), got \('.*'\)"):
-        step(aggregate(rule, 2, scope=None), {"w": ROWS}, params, **given)
-
-
-def test_the_oracle_compares_names_too():
-    heads = {name: lambda own, z, batch: jnp.sum(z * own) for name in ("depth", "segm")}
-    own = {name: jnp.ones(2) for name in heads}
-
-    def run(rule, **given):
-        decode = mgda_jax.per_task_decode(heads)
-        oracle = mgda_jax.multitask_value_and_grad(lambda p, x: x * p, decode, rule, 2)
-        return oracle(jnp.ones(2), own, jnp.ones(2), oracle.init(), **given)
-
-    with pytest.raises(ValueError, match="active: expected the tasks of losses"):
-        run(min_norm(), active={"A_segm": True, "depth": False})
-    with pytest.raises(ValueError, match="fixed: weights: expected the tasks of losses"):
-        run(fixed({"segmentation": 1.0, "depth": 2.0}))
-    close(run(fixed({"segm": 2.0, "depth": 3.0}))[2].task_weights, [3.0, 2.0])
-
-
-@pytest.mark.parametrize(
-    ("grads", "message"),
-    [
-        ({"encoder": {"w": ROWS[0]}, "heads": GRADS["heads"]}, "'encoder/w'.*task axis of 2"),
-        ({"encoder": {"w": ROWS.T}, "heads": GRADS["heads"]}, "'encoder/w'.*task axis of 2"),
-        (
-            {"encoder": {"w": ROWS[:, :2]}, "heads": GRADS["heads"]},
-            r"'encoder/w': expected shape \(2, 3\) \(shared.*got \(2, 2\)",
-        ),
-        (
-            {"encoder": {"w": ROWS}, "heads": np.ones((2, 2), np.float32)},
-            r"'heads': expected shape \(2,\) \(own.*got \(2, 2\)",
-        ),
-    ],
-)
-def test_wrong_axes_raise_instead_of_broadcasting(grads, message):
-    with pytest.raises(ValueError, match=message):
-        step(mgda(2, shared=SHARED), grads)
-
-
-def test_a_forgotten_task_axis_raises_without_params_too():
-    tx = mgda(2)
-    with pytest.raises(ValueError, match="task axis of 2"):
-        tx.update({"w": jnp.ones(3)}, tx.init({"w": jnp.ones(3)}))
-
-
-PLAIN = {"w": jnp.ones((2, 3))}  # as long as there are tasks
-
-
-def test_a_gradient_as_long_as_there_are_tasks_raises_without_params():
-    tx = mgda(2)
-    state = tx.init(PLAIN)
-    with pytest.raises(ValueError, match=r"'w': expected shape \(2, 2, 3\).*got \(2, 3\)"):
-        tx.update(PLAIN, state)
-    other = mgda(2)  # as after a restart from a file
-    with pytest.raises(ValueError, match="expected update.updates, state, params., or init before"):
-        other.update(PLAIN, state)
-    rows = {"w": jnp.ones((2, 2, 3))}
-    close(tx.update(rows, state)[0]["w"], np.ones((2, 3)))
-    close(other.update(rows, state, PLAIN)[0]["w"], np.ones((2, 3)))
-
-
-def test_one_transformation_serves_parameters_of_several_shapes():
-    tx = mgda(2)
-    for shape in ((2, 3), (3,), (5,)):
-        tx.init({"w": jnp.ones(shape)})
-    for shape in ((2, 3), (3,)):
-        assert tx.update({"w": jnp.ones((2, *shape))}, tx.init(PLAIN))[0]["w"].shape == shape
-
-
-def test_the_jacobian_of_a_dict_of_losses_raises():
-    def losses(params):
-        return {"a": jnp.sum(params["w"]), "b": jnp.sum(params["w"] ** 2)}
-
-    tx, jacobian = mgda(2), jax.jacrev(losses)(PLAIN)
-    for params in (None, PLAIN):
-        with pytest.raises(ValueError, match="expected the structure of params"):
-            tx.update(jacobian, tx.init(PLAIN), params)
-
-
-def test_a_missing_gradient_raises():
-    params = {"w": jnp.ones(3), "v": jnp.ones(3)}
-    with pytest.raises(ValueError, match="structure of params, no gradient at 'v'"):
-        step(mgda(2), {"w": ROWS}, params)
-
-
-OWN = {"w": np.ones(3, np.float32), "heads": {"a": np.ones(2, np.float32), "b": np.ones(1)}}
-OWN_GRADS = {"w": ROWS, "heads": {"a": np.full(2, np.nan, np.float32), "b": np.full(1, 5.0)}}
-OWNED = {"shared": {"w": True, "heads": False}, "owner": {"w": 0, "heads": {"a": 0, "b": 1}}}
-
-
-@pytest.mark.parametrize("rule", [min_norm(), uniform(), trimmed_mean(), moco()])
-def test_an_inactive_tasks_own_leaf_is_zero(rule):
-    updates, _ = step(aggregate(rule, 2, **OWNED), OWN_GRADS, OWN, active=[False, True])
-    np.testing.assert_array_equal(updates["heads"]["a"], [0, 0])
-    close(updates["heads"]["b"], [5])
-    assert np.isfinite(updates["w"]).all()
-
-
-@pytest.mark.parametrize("rule", [fixed([2.0, 3.0]), trimmed_mean()])
-def test_own_leaves_of_integers_have_no_gradient_and_none_is_made(rule):
-    params = {**OWN, "heads": {"a": np.ones(2, np.float32), "b": np.ones(1, np.int32)}}
-    none = np.zeros(1, jax.dtypes.float0)
-    grads = {"w": ROWS, "heads": {"a": np.ones(2, np.float32), "b": none}}
-    tx = aggregate(rule, 2, **OWNED)
-    active = jnp.array([True, False])
-    updates, _ = tx.update(grads, tx.init(params), params, active=active)
-    assert updates["heads"]["b"].dtype == jax.dtypes.float0
-    close(updates["heads"]["a"], np.full(2, 2.0 if isinstance(rule, Weighting) else 1.0))
-
-
-def test_a_row_rule_cannot_scale_own_gradients():
-    with pytest.raises(ValueError, match="scope: a RowRule has no weights"):
-        aggregate(trimmed_mean(), 2, scope="all")
-    with pytest.raises(ValueError, match="scope: a RowRule has no weights"):
-        mgda_jax.multitask_value_and_grad(
-            lambda p, x: x, lambda o, z, x: z, trimmed_mean(), 2, mode="parameters", scope="all"
-        )
-
-
-def test_another_structure_raises():
-    tx = mgda(2)
-    with pytest.raises(ValueError, match="expected the structure of params"):
-        tx.update({"w": jnp.asarray(ROWS)}, tx.init({"w": jnp.ones(3)}), {"v": jnp.ones(3)})
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: mgda(0), "num_tasks must be an int >= 1"),
-        (lambda: mgda(2, normalization="L2"), "normalization must be one of"),
-        (lambda: mgda(2, method="qp"), "method must be one of"),
-        (lambda: min_norm(max_steps=0), "max_steps must be an int >= 1"),
-        (lambda: aggregate(uniform(), 2, scope="heads"), "scope: expected"),
-        (lambda: aggregate(uniform, 2), "weighting: expected a Weighting"),
-        (lambda: uniform(reduction="max"), "reduction must be"),
-        (lambda: fixed([1.0, float("nan")]), "weights must be finite"),
-        (lambda: aggregate(fixed([1.0]), 2).init(jnp.ones(3)), "expected 2 entries"),
-    ],
-)
-def test_construction_errors(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()
-
-
-def test_a_rule_for_another_number_of_tasks_is_named():
-    rule = uniform()
-    broken = rule._replace(update=lambda state, **_: (jnp.ones(5), state))
-    with pytest.raises(ValueError, match=r"weights of shape \(2,\), got \(5,\)"):
-        step(aggregate(broken, 2, scope="shared"), {"w": ROWS}, {"w": np.ones(3, np.float32)})
-
-
 def test_weights_are_constants_to_differentiation():
     tx, params = mgda(2), jnp.zeros(3)
     scale = jax.grad(lambda s: jnp.sum(tx.update(s * ROWS, tx.init(params), params)[0] * ROWS[0]))
@@ -510,68 +295,6 @@ def test_degenerate_rows_and_losses_stay_on_the_simplex(normalization):
         assert np.isfinite(updates).all(), name
         assert (weights >= 0).all() and abs(weights.sum() - 1) <= 8 * EPS, (name, weights)
         assert (rows @ np.asarray(updates) >= -64 * EPS).all(), name
-
-
-BARE = {"encoder": {"w": np.ones(3, np.float32), "bias": None}, "heads": [None, np.zeros(2)]}
-BARE_GRADS = {"encoder": {"w": ROWS, "bias": None}, "heads": [None, np.ones(2, np.float32)]}
-
-
-@pytest.mark.parametrize(
-    "shared", [{"encoder": True, "heads": False}, lambda path: path.startswith("encoder/")]
-)
-def test_parameters_may_hold_none(shared):
-    tx = aggregate(min_norm(), 2, shared, scope="all", owner={"encoder": None, "heads": [0, 1]})
-    updates, _ = step(optax.chain(tx, optax.sgd(1.0)), BARE_GRADS, BARE)
-    assert updates["encoder"]["bias"] is None and updates["heads"][0] is None
-    close(updates["encoder"]["w"], [0.0, -1.0, -1.0])
-    close(updates["heads"][1], [-0.4, -0.4])
-
-
-def test_whole_trees_may_hold_none():
-    grads, params = {"w": ROWS, "bias": None}, {"w": np.ones(3, np.float32), "bias": None}
-    for rule in (min_norm(), moco(), trimmed_mean()):
-        updates, _ = step(aggregate(rule, 2), grads, params)
-        assert updates["bias"] is None and updates["w"].shape == (3,)
-
-
-def test_gradients_may_leave_parameters_out():
-    """As those of a filtered model do: what has no gradient is None there, whatever it is."""
-    params = {"w": np.ones(3, np.float32), "frozen": {"w": np.ones(2)}, "activation": None}
-    updates, _ = step(mgda(2), {"w": ROWS, "frozen": None, "activation": None}, params)
-    close(updates["w"], [0.0, 1.0, 1.0])
-    with pytest.raises(ValueError, match=r"'w': expected shape \(2, 3\)"):
-        step(mgda(2), {"w": ROWS[:, :2], "frozen": None, "activation": None}, params)
-
-
-@jax.tree_util.register_pytree_node_class
-class Layer:
-    """A layer whose constructor wants arrays."""
-
-    def __init__(self, kernel, head):
-        if kernel is None or head is None:
-            raise TypeError("expected arrays")
-        self.kernel, self.head = kernel, head
-
-    def tree_flatten(self):
-        return (self.kernel, self.head), None
-
-    @classmethod
-    def tree_unflatten(cls, _, children):
-        return cls(*children)
-
-
-@pytest.mark.parametrize("rule", [min_norm(), moco(), trimmed_mean()])
-def test_a_node_that_refuses_none_may_be_half_shared(rule):
-    def losses(layer):
-        return jnp.stack([jnp.sum(layer.kernel**2), jnp.sum(layer.kernel * layer.head)])
-
-    params, mask = Layer(jnp.ones(3), jnp.ones(3)), Layer(True, False)
-    _, grads = mgda_jax.task_gradients(losses, mask)(params)
-    tx = aggregate(rule, 2, mask)
-    updates, _ = tx.update(grads, tx.init(params), params)
-    assert isinstance(updates, Layer)
-    assert updates.kernel.shape == (3,)
-    close(updates.head, np.ones(3))
 
 
 def test_clipping_goes_after_the_rule():
