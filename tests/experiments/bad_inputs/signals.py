@@ -13,7 +13,6 @@ from experiments.trainer.run_folder import METRICS, RESULTS
 from tests.experiments.bad_inputs.outcome import (
     FINE,
     LOST,
-    ONE_LINE,
     ROOT,
     TRACEBACK,
     Case,
@@ -63,7 +62,7 @@ def signal_cases(folder: Path, count: int = 50) -> Iterator[Case]:
         if "Traceback" in error or "Exception ignored" in error:
             return Outcome(TRACEBACK, f"{kind.name}: {error}")
         if not last:
-            return Outcome(ONE_LINE, error)
+            return Outcome(FINE, error)
         done = process([*args, "--runs-dir", str(runs)])
         if done.kind != FINE:
             return done
